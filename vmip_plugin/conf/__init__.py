@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Configuration: a ConfigOpts of our own, never a host service's CONF."""
+
+from collections.abc import Sequence
+import functools
+import os
+
+from oslo_config import cfg
+
+from vmip_plugin.conf import agent
+from vmip_plugin.conf import cloud
+from vmip_plugin.conf import database
+from vmip_plugin.conf import dhcp
+from vmip_plugin.conf import listener
+from vmip_plugin.conf import reclaimer
+from vmip_plugin.conf import reserve
+from vmip_plugin import exceptions
+from vmip_plugin import version
+
+DEFAULT_FILE = '/etc/vmip/vmip.conf'
+
+GROUPS = (agent, cloud, database, dhcp, listener, reclaimer, reserve)
+
+
+def path() -> str:
+    """Return the file that a host service without options of ours reads."""
+    return os.environ.get('VMIP_CONFIG', DEFAULT_FILE)
+
+
+def new() -> cfg.ConfigOpts:
+    """Return a ConfigOpts that knows every option of ours, not yet parsed."""
+    conf = cfg.ConfigOpts()
+    for module in GROUPS:
+        module.register_opts(conf)
+    return conf
+
+
+def parse(conf: cfg.ConfigOpts, args: Sequence[str], prog: str) -> None:
+    """Read the command line and the files it names.
+
+    :param args: without the program's name.
+    :raises SystemExit: from oslo.config, for a wrong command line.
+    :raises ConfigError: a file cannot be read or has a wrong value.
+    """
+    try:
+        conf(list(args), project='vmip', prog=prog,
+             version=version.version_string())
+    except cfg.ConfigFilesNotFoundError as exc:
+        raise exceptions.ConfigError(str(exc)) from exc
+    except (cfg.ConfigFileParseError, cfg.ConfigFileValueError,
+            cfg.RequiredOptError) as exc:
+        raise exceptions.ConfigError(str(exc)) from exc
+
+
+@functools.cache
+def load(path: str = DEFAULT_FILE) -> cfg.ConfigOpts:
+    """Return the options in one file, for use inside a host service.
+
+    The host's command line and its global CONF are left alone; each process
+    reads a file once.
+
+    :raises ConfigError: the file cannot be read or has a wrong value.
+    """
+    conf = new()
+    try:
+        conf([], project='vmip', default_config_files=[path],
+             default_config_dirs=[])
+    except cfg.Error as exc:
+        raise exceptions.ConfigError(f'{path}: {exc}') from exc
+    return conf

@@ -1,0 +1,28 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""[database]: oslo.db's options, with SQLite as the default."""
+
+from collections.abc import Sequence
+
+from oslo_config import cfg
+from oslo_db import options
+
+DEFAULT_CONNECTION = 'sqlite:////var/lib/vmip/vmip.sqlite'
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    options.set_defaults(conf, connection=DEFAULT_CONNECTION)
+
+
+def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
+    return options.list_opts()

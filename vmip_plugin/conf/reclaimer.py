@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""[reclaimer]: vmip-reclaimer."""
+
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup('reclaimer', title='vmip-reclaimer')
+
+OPTS = [
+    cfg.FloatOpt(
+        'work_interval', default=2, min=0.1,
+        help='Seconds between two looks for host entries and releases that '
+             'still have to be done.'),
+    cfg.FloatOpt(
+        'check_interval', default=60, min=1,
+        help='Seconds between two comparisons of the list with Neutron.'),
+    cfg.IntOpt(
+        'confirm_delay', default=30, min=1,
+        help='Least seconds between the first time that Neutron does not '
+             'know the port of an address and the second; only then it is '
+             'taken for deleted.'),
+    cfg.IntOpt(
+        'max_releases', default=100, min=1,
+        help='Most addresses taken for deleted in one comparison.'),
+    cfg.BoolOpt(
+        'dry_run', default=False,
+        help='Log what would be released, and release nothing.'),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    conf.register_group(GROUP)
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
+    return [(GROUP.name, OPTS)]
