@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Neutron's IPAM driver: a port gets the address that was reserved for it.
+
+Neutron's own driver stays in charge of its tables: this one only says *which*
+address, for subnets that have a pool. All other subnets are the internal
+driver's, call by call.
+"""
+
+import ipaddress
+from typing import Any
+import uuid
+
+import netaddr
+from neutron.ipam import exceptions as ipam_exc
+from neutron.ipam import requests as ipam_req
+from neutron.ipam.drivers.neutrondb_ipam import driver as internal
+from neutron_lib import constants
+from neutron_lib import exceptions as n_exc
+from oslo_log import log as logging
+
+from vmip_plugin import conf as vmip_conf
+from vmip_plugin import exceptions
+from vmip_plugin.inventory import api
+from vmip_plugin.inventory import records
+from vmip_plugin import types
+
+LOG = logging.getLogger(__name__)
+
+#: How many addresses that Neutron has given away behind our back are passed
+#: over before a port create fails.
+MAX_SKIPS = 16
+
+
+class AddressRequestFactory(ipam_req.AddressRequestFactory):
+    """Neutron's factory, whose requests also name their port."""
+
+    @classmethod
+    def get_request(cls, context: Any, port: dict[str, Any],
+                    ip_dict: dict[str, Any]) -> ipam_req.AddressRequest:
+        request = super().get_request(context, port, ip_dict)
+        request.vmip_port = port
+        request.vmip_requester = records.Requester(
+            request_id=context.global_request_id or context.request_id or '',
+            project_id=context.project_id or port.get('project_id') or '')
+        return request
+
+
+class VmipSubnet(internal.NeutronDbSubnet):
+    """A subnet whose addresses may be those of a pool."""
+
+    def allocate(self, address_request: ipam_req.AddressRequest) -> str:
+        """Allocate one address, claiming it first where there is a pool.
+
+        :raises IpAddressGenerationFailure: the pool is full.
+        :raises IpAddressAlreadyAllocated: the address asked for is held.
+        :raises ServiceUnavailable: the list cannot be reached. There is no
+            going on without it: the address might be another's.
+        """
+        given: types.Address | None = None
+        if isinstance(address_request, ipam_req.SpecificAddressRequest):
+            given = types.parse_address(str(address_request.address))
+        skip: list[types.Address] = []
+        while len(skip) < MAX_SKIPS:
+            claim = self._claim(address_request, given, skip)
+            if claim is None:
+                return str(super().allocate(address_request))
+            specific = ipam_req.SpecificAddressRequest(
+                netaddr.IPAddress(str(claim.address)))
+            try:
+                return str(super().allocate(specific))
+            except ipam_exc.IpAddressAlreadyAllocated:
+                if not claim.repeated:
+                    # Neutron gave it away while we were not its driver.
+                    _inventory().disown(self._subnet_id, claim.address)
+                if given is not None:
+                    raise
+                # A repeated claim is one that the port has already: it gets
+                # a second address in this subnet.
+                skip.append(claim.address)
+        raise ipam_exc.IpAddressGenerationFailure(subnet_id=self._subnet_id)
+
+    def bulk_allocate(self, address_request: ipam_req.AddressRequest
+                      ) -> list[str]:
+        """Allocate several addresses."""
+        if not isinstance(address_request, ipam_req.BulkAddressRequest):
+            return [self.allocate(address_request)]
+        return [self.allocate(ipam_req.AnyAddressRequest())
+                for _ in range(address_request.num_addresses)]
+
+    def deallocate(self, address: str) -> None:
+        """Give an address back; its release starts at once.
+
+        The port's delete never fails because of us: what cannot be written
+        down now is found by vmip-reclaimer.
+        """
+        super().deallocate(address)
+        try:
+            _inventory().release_address(
+                self._subnet_id, ipaddress.ip_address(str(address)),
+                'Neutron gave it back')
+        except exceptions.InventoryUnavailable as exc:
+            LOG.warning('Address %s will be released by vmip-reclaimer: %s',
+                        address, exc)
+
+    def _claim(self, request: ipam_req.AddressRequest,
+               given: types.Address | None, skip: list[types.Address],
+               ) -> records.Claim | None:
+        port = getattr(request, 'vmip_port', {})
+        requester = getattr(request, 'vmip_requester',
+                            records.Requester('', self._project_id or ''))
+        owner = port.get('device_owner') or ''
+        inventory = _inventory()
+        try:
+            return inventory.claim(
+                subnet_id=self._subnet_id, requester=requester,
+                port_id=port.get('id') or '',
+                mac=types.parse_mac(str(port.get('mac_address'))),
+                server_id=_server_id(port.get('device_id')), address=given,
+                skip=skip,
+                serve=not owner.startswith(
+                    constants.DEVICE_OWNER_NETWORK_PREFIX))
+        except exceptions.PoolExhausted as exc:
+            LOG.warning('%s', exc)
+            raise ipam_exc.IpAddressGenerationFailure(
+                subnet_id=self._subnet_id) from exc
+        except exceptions.AddressInUse as exc:
+            raise ipam_exc.IpAddressAlreadyAllocated(
+                subnet_id=self._subnet_id, ip=given) from exc
+        except exceptions.InventoryUnavailable as exc:
+            if not inventory.may_have_pool(subnet_id=self._subnet_id):
+                return None
+            LOG.error('No address for port %s: %s', port.get('id'), exc)
+            raise n_exc.ServiceUnavailable() from exc
+
+
+class VmipPool(internal.NeutronDbPool):
+    """The driver: ``[DEFAULT] ipam_driver = vmip`` in neutron.conf."""
+
+    def get_subnet(self, subnet_id: str) -> VmipSubnet:
+        return VmipSubnet.load(subnet_id, self._context)
+
+    def get_address_request_factory(self) -> type[AddressRequestFactory]:
+        return AddressRequestFactory
+
+    def needs_rollback(self) -> bool:
+        # The list is no part of Neutron's transaction.
+        return True
+
+
+_shared: api.Inventory | None = None
+
+
+def _inventory() -> api.Inventory:
+    """Return the list, one for all requests of this process."""
+    global _shared
+    if _shared is None:
+        _shared = api.Inventory(vmip_conf.load(vmip_conf.path()),
+                                'neutron-server')
+    return _shared
+
+
+def _server_id(device_id: str | None) -> str | None:
+    try:
+        return str(uuid.UUID(device_id))
+    except (TypeError, ValueError):
+        return None
