@@ -1,0 +1,47 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""vmip-manage dhcp ..."""
+
+import argparse
+from typing import Any
+
+from cliff import lister
+
+from vmip_plugin.cmd import manage
+from vmip_plugin.dhcp import manager
+
+
+class Check(lister.Lister):
+    """Compare the DHCP servers with the list, in both directions.
+
+    The exit code is 1 where there is a difference or a server is not well.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        inventory = manage.inventory(self)
+        found = []
+        for name, driver in manager.load_drivers(self.app.conf).items():
+            found += [(name, 'server', '', text) for text in driver.check()]
+            wanted = inventory.expected(name)
+            there = {entry.address: entry.mac for entry in driver.entries()}
+            for address in sorted(wanted.keys() | there.keys(), key=int):
+                want, have = wanted.get(address), there.get(address)
+                if want != have:
+                    found.append((name, str(address), want or '',
+                                  have or 'nothing'))
+        self._different = bool(found)
+        return ('server', 'address', 'wanted', 'found'), found
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        return super().run(parsed_args) or int(self._different)
