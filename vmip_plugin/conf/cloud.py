@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from keystoneauth1 import loading
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup('cloud', title='Access to the cloud\'s APIs')
+GROUP = 'cloud'
 
 OPTS = [
     cfg.StrOpt('region_name', help='Region whose Nova and Neutron are asked.'),
@@ -28,16 +28,22 @@ OPTS = [
 ]
 
 
+def _session_opts() -> list[cfg.Opt]:
+    opts: list[cfg.Opt] = loading.get_session_conf_options()
+    # Without one, an API that hangs would stop a daemon for good.
+    cfg.set_defaults(opts, timeout=60)
+    return opts
+
+
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
-    loading.register_auth_conf_options(conf, GROUP.name)
-    loading.register_session_conf_options(conf, GROUP.name)
+    loading.register_auth_conf_options(conf, GROUP)
+    conf.register_opts(_session_opts(), group=GROUP)
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
     auth = {opt.dest: opt for plugin in ('password', 'v3applicationcredential')
             for opt in loading.get_auth_plugin_conf_options(plugin)}
-    return [(GROUP.name, [*OPTS, *loading.get_auth_common_conf_options(),
+    return [(GROUP, [*OPTS, *loading.get_auth_common_conf_options(),
                           *auth.values(),
-                          *loading.get_session_conf_options()])]
+                          *_session_opts()])]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup('dhcp', title='DHCP servers')
+GROUP = 'dhcp'
 
 OPTS = [
     cfg.ListOpt(
@@ -47,7 +47,6 @@ def server_group(name: str) -> str:
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
@@ -61,4 +60,4 @@ def register_server(conf: cfg.ConfigOpts, name: str,
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    return [(GROUP.name, OPTS), (server_group('NAME'), SERVER_OPTS)]
+    return [(GROUP, OPTS), (server_group('NAME'), SERVER_OPTS)]

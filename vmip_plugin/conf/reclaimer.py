@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup('reclaimer', title='vmip-reclaimer')
+GROUP = 'reclaimer'
 
 OPTS = [
     cfg.FloatOpt(
@@ -41,9 +41,8 @@ OPTS = [
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    return [(GROUP.name, OPTS)]
+    return [(GROUP, OPTS)]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup('reserve', title='Reservations for create requests')
+GROUP = 'reserve'
 
 OPTS = [
     cfg.ListOpt(
@@ -34,9 +34,8 @@ OPTS = [
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    return [(GROUP.name, OPTS)]
+    return [(GROUP, OPTS)]

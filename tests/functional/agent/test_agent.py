@@ -1,0 +1,329 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""vmip-agent on a bridge, with a real DHCP server and real clients."""
+
+import signal
+import time
+from typing import Any
+
+from tests.functional.agent import lab
+from tests.unit.agent import test_tracker
+from vmip_plugin.dhcp import packet
+
+
+class ReleaseTest(lab.Lab):
+    def test_next_guest_gets_address_of_gone_one(self) -> None:
+        self.agent()
+        dead, live, late = (self.guest(f'g{n}') for n in range(3))
+        dead.udhcpc()
+        live.dhclient()
+        addresses = {dead.wait_address(), live.wait_address()}
+        self.assertEqual(set(lab.POOL), addresses)
+        address = dead.address
+        assert address is not None
+        time.sleep(1.5)     # identified
+        dead.destroy()
+        self.forget(dead)
+        late.udhcpc()
+        began = time.monotonic()
+        self.assertEqual(address, late.wait_address(15))
+        self.assertLess(time.monotonic() - began, 15)
+        time.sleep(3)
+        self.assertEqual(address, late.address)
+        self.assertEqual(late.mac, self.leases()[address])
+        self.assertEqual(0, self.released(str(live.address)))
+
+    def test_client_without_client_id(self) -> None:
+        self._one('dhclient')
+
+    def test_source_agent(self) -> None:
+        lab.run('ip', '-n', self.host, 'addr', 'add', '10.9.8.2/24', 'dev',
+                'br0')
+        self._one('udhcpc', source='agent')
+
+    def _one(self, client: str, **options: Any) -> None:
+        self.agent(**options)
+        guest = self.guest('g0')
+        getattr(guest, client)()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: address not in self.leases(), 10)
+
+    def test_three_tries_at_most(self) -> None:
+        self.agent()
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: self.released(address) == 3, 15)
+        time.sleep(3)
+        self.assertEqual(3, self.released(address))
+
+    def test_survives_kill(self) -> None:
+        agent = self.agent()
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        agent.send_signal(signal.SIGKILL)
+        agent.wait()
+        guest.destroy()
+        self.forget(guest)
+        self.agent()
+        lab.wait_for(lambda: address not in self.leases(), 10)
+
+    def test_stops_within_two_seconds(self) -> None:
+        agent = self.agent()
+        began = time.monotonic()
+        agent.terminate()
+        self.assertEqual(0, agent.wait(5))
+        self.assertLess(time.monotonic() - began, 2)
+
+    def test_interface_comes_back(self) -> None:
+        self.agent()
+        lab.run('ip', '-n', self.host, 'link', 'del', 'br0')
+        lab.wait_for(lambda: 'Cannot listen on br0' in self.log())
+        lab.run('ip', '-n', self.host, 'link', 'add', 'br0', 'type',
+                'bridge')
+        lab.run('ip', '-n', self.host, 'link', 'set', 'br0', 'up')
+        lab.run('ip', '-n', self.host, 'link', 'set', 'tap-dhcp', 'master',
+                'br0')
+        lab.wait_for(
+            lambda: self.log().count('Listening for DHCP on br0') == 2, 15)
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: address not in self.leases(), 10)
+
+
+class ServerOnBridgeTest(lab.Lab):
+    server_on_bridge = True
+
+    def test_release(self) -> None:
+        self.agent()
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: address not in self.leases(), 10)
+
+
+class WireTest(lab.Lab):
+    """What a release looks like to the server."""
+
+    def _released(self, vlan: int | None, **options: Any) -> list[str]:
+        watched = self.watch()
+        self.agent(**options)
+        guest = self.guest('g0')
+        tag = b'' if vlan is None else b'\x81\0' + vlan.to_bytes(2, 'big')
+        guest.send(*(frame[:12] + tag + frame[12:] for frame in (
+            test_tracker.frame(
+                guest.mac, packet.MessageType.REQUEST, guest.mac,
+                requested=lab.POOL[0], server=lab.SERVER),
+            test_tracker.frame(
+                self.server_mac, packet.MessageType.ACK, guest.mac, op=2,
+                yiaddr=lab.POOL[0], server=lab.SERVER))))
+        time.sleep(1.5)
+        self.forget(guest)
+        mac = guest.mac
+
+        def found() -> list[str]:
+            return [line for line in watched()
+                    if line.startswith('RELEASE') and line.endswith(mac)]
+        line: str = lab.wait_for(found, 10)[0]
+        return line.split()[1:]
+
+    def test_guest_is_source(self) -> None:
+        seen = self._released(None)[:-1]
+        # a bridge's MAC may change with its ports
+        self.assertEqual(['None', self.bridge_mac, lab.POOL[0]], seen)
+
+    def test_agent_is_source(self) -> None:
+        lab.run('ip', '-n', self.host, 'addr', 'add', '10.9.8.2/24', 'dev',
+                'br0')
+        source = self._released(None, source='agent')[2]
+        self.assertEqual('10.9.8.2', source)
+
+    def test_vlan(self) -> None:
+        seen = self._released(7)[:-1]
+        # a bridge's MAC may change with its ports
+        self.assertEqual(['7', self.bridge_mac, lab.POOL[0]], seen)
+
+
+class HintTest(lab.Lab):
+    def _hint(self, before: bool, **hint: Any) -> str:
+        """Return the address of a guest whose end the agent is told.
+
+        :param before: the agent is there before the guest.
+        """
+        guest = self.guest('g0')
+        options: dict[str, Any] = {
+            'transport_url': 'fake://', 'sweep_interval': 1000}
+        if before:
+            agent = self.agent(**options)
+        guest.udhcpc()
+        address = guest.wait_address()
+        if before:
+            time.sleep(1.5)
+        else:
+            agent = self.agent(**options)
+        guest.destroy()
+        self.forget(guest)
+        time.sleep(2)
+        self.assertEqual(0, self.released(address))
+        self.said['hint'] = {
+            'address': address, 'mac': guest.mac, 'port_id': guest.port_id,
+            'server_id': guest.server_id, **hint}
+        self.say()
+        agent.send_signal(signal.SIGUSR1)
+        return address
+
+    def test_overheard(self) -> None:
+        address = self._hint(True)
+        lab.wait_for(lambda: address not in self.leases(), 5)
+
+    def test_not_overheard(self) -> None:
+        address = self._hint(False, dhcp_server=lab.SERVER)
+        lab.wait_for(lambda: address not in self.leases(), 5)
+
+    def test_not_overheard_and_no_server(self) -> None:
+        address = self._hint(False)
+        time.sleep(3)
+        self.assertIn('never overheard', self.log())
+        self.assertIn(address, self.leases())
+
+    def test_bus_is_away(self) -> None:
+        agent = self.agent(transport_url='rabbit://a:b@127.0.0.1:1/')
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: address not in self.leases(), 10)
+        began = time.monotonic()
+        agent.terminate()
+        self.assertEqual(0, agent.wait(5))
+        self.assertLess(time.monotonic() - began, 2)
+
+
+class SpareTest(lab.Lab):
+    """What must never be released, watched over several sweeps."""
+
+    SWEEPS = 6.0
+
+    def test_paused_guest(self) -> None:
+        self.agent()
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.pause()
+        self._spared(address)
+        self.said['up'] = False
+        self.say()
+        self._spared(address)
+        self.assertIn('cannot be asked', self.log())
+        guest.resume()
+        self.said['up'] = True
+        self.forget(guest)
+        # gone from the cloud, but it answers
+        self._spared(address)
+
+    def test_cloud_unavailable(self) -> None:
+        self.agent()
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.said['up'] = False
+        self.forget(guest)
+        self._spared(address)
+
+    def test_stranger(self) -> None:
+        self.agent()
+        printer = self.guest('g0', known=False)
+        printer.udhcpc()
+        address = printer.wait_address()
+        time.sleep(1.5)
+        printer.destroy()
+        self._spared(address)
+
+    def test_forged_request_for_a_victims_address(self) -> None:
+        # A guest asks for its victim's address with the victim's client id,
+        # answers itself in the server's name, and is deleted. The server
+        # must see none of it: it would be taken in without our help.
+        self.agent()
+        victim, villain = self.guest('g0'), self.guest('g1')
+        victim.udhcpc()
+        address = victim.wait_address()
+        time.sleep(1.5)
+        victim.pause()
+        client_id = b'\x01' + bytes.fromhex(victim.mac.replace(':', ''))
+        nobody = bytes.fromhex('020000000099')
+        villain.send(
+            nobody + test_tracker.frame(
+                villain.mac, packet.MessageType.REQUEST, villain.mac,
+                requested=address, server=lab.SERVER,
+                client_id=client_id)[6:],
+            nobody + test_tracker.frame(
+                self.server_mac, packet.MessageType.ACK, villain.mac, op=2,
+                yiaddr=address, server=lab.SERVER)[6:])
+        time.sleep(1.5)
+        villain.destroy()
+        self.forget(villain)
+        lab.wait_for(lambda: self.released(address) == 3, 15)
+        self.assertEqual(
+            3, self.log().count(f'Released {address} of {villain.mac}'))
+        self.assertEqual(victim.mac, self.leases().get(address))
+
+    def test_forged_release(self) -> None:
+        # In a victim's name, but not from its MAC: the lease is remembered.
+        self.agent()
+        victim, villain = self.guest('g0'), self.guest('g1')
+        victim.udhcpc()
+        address = victim.wait_address()
+        time.sleep(1.5)
+        villain.send(bytes.fromhex('020000000099') + test_tracker.frame(
+            villain.mac, packet.MessageType.RELEASE, victim.mac,
+            ciaddr=address, server=lab.SERVER)[6:])
+        time.sleep(0.5)
+        victim.destroy()
+        self.forget(victim)
+        lab.wait_for(lambda: address not in self.leases(), 10)
+
+    def test_dry_run(self) -> None:
+        self.agent(dry_run=True)
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        self._spared(address)
+        self.assertEqual(1, self.log().count(f'Would release {address} of'))
+
+    def _spared(self, address: str) -> None:
+        time.sleep(self.SWEEPS)
+        self.assertEqual(0, self.released(address), self.log())
+        self.assertIn(address, self.leases())

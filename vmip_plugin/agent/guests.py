@@ -1,0 +1,114 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whose a lease is, and whether they are still there: the cloud's word."""
+
+from collections.abc import Iterable, Sequence
+
+from oslo_log import log as logging
+
+from vmip_plugin.agent import decide
+from vmip_plugin.agent import lease as lease_
+from vmip_plugin import cloud as cloud_
+from vmip_plugin import exceptions
+
+LOG = logging.getLogger(__name__)
+
+#: MACs in one question to Neutron, so that the URL stays short
+BATCH = 50
+#: what Nova and Ironic call the owner of a server's port
+_OWNERS = ('compute:', 'baremetal:')
+
+
+class Guests:
+    """Asks Nova and Neutron about the holders of leases.
+
+    :param ask_shutoff: also ask whether servers that exist are shut off.
+    """
+
+    def __init__(self, cloud: cloud_.Cloud, ask_shutoff: bool = False
+                 ) -> None:
+        self._cloud = cloud
+        self._ask_shutoff = ask_shutoff
+
+    def identify(self, leases: Sequence[lease_.Lease]
+                 ) -> dict[lease_.Key, cloud_.Port | None]:
+        """Return the server's port of each lease.
+
+        None where Neutron has none with that MAC, has it for something that
+        is no server's, or for several and none of them has the address.
+
+        :raises CloudUnavailable: nothing is known.
+        """
+        ports = self._ports(lease.mac for lease in leases)
+        found: dict[lease_.Key, cloud_.Port | None] = {}
+        for lease in leases:
+            owned = [port for port in ports.get(lease.mac, ())
+                     if port.device_owner.startswith(_OWNERS)]
+            if len(owned) > 1:
+                owned = [port for port in owned if any(
+                    address == lease.address
+                    for _, address in port.addresses)]
+            found[lease.key] = owned[0] if len(owned) == 1 else None
+        return found
+
+    def words(self, leases: Sequence[lease_.Lease],
+              witnesses: Sequence[lease_.Lease] = ()
+              ) -> dict[lease_.Key, decide.Word]:
+        """Return the cloud's word about each lease's holder.
+
+        :param witnesses: leases whose holders are certainly there. A Neutron
+            that knows none of them does not show us all there is (credentials
+            without the right to see other projects' ports), and its "not
+            there" counts for nothing.
+        """
+        words = {lease.key: decide.Word.UNKNOWN for lease in leases}
+        try:
+            if witnesses and not self._ports(one.mac for one in witnesses):
+                LOG.error(
+                    'Neutron knows none of the guests that answer here: may '
+                    'the user in [cloud] see the ports of all projects? '
+                    'Nothing is released.')
+                return words
+            for start in range(0, len(leases), BATCH):
+                batch = leases[start:start + BATCH]
+                ports = self._ports(lease.mac for lease in batch)
+                for lease in batch:
+                    words[lease.key] = self._word(lease, lease.mac in ports)
+        except exceptions.CloudUnavailable as exc:
+            LOG.warning('The cloud cannot be asked, nothing more is released '
+                        'in this pass: %s', exc)
+        return words
+
+    def _word(self, lease: lease_.Lease, has_port: bool) -> decide.Word:
+        if not lease.identified:
+            return decide.Word.STRANGER
+        exists = has_port or (
+            lease.port_id is not None
+            and self._cloud.port(lease.port_id) is not None)
+        if lease.server_id is None or exists and not self._ask_shutoff:
+            return decide.Word.EXISTS if exists else decide.Word.GONE
+        status = self._cloud.server_status(lease.server_id)
+        if status == 'SHUTOFF':
+            return decide.Word.SHUT_OFF
+        if exists or status is not None and status not in cloud_.GONE:
+            return decide.Word.EXISTS
+        return decide.Word.GONE
+
+    def _ports(self, macs: Iterable[str]) -> dict[str, list[cloud_.Port]]:
+        wanted = sorted(set(macs))
+        found: dict[str, list[cloud_.Port]] = {}
+        for start in range(0, len(wanted), BATCH):
+            for port in self._cloud.ports(
+                    mac_address=wanted[start:start + BATCH]):
+                found.setdefault(port.mac, []).append(port)
+        return found

@@ -1,0 +1,282 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The leases that the agent remembers, in one SQLite file.
+
+Whatever a method has returned from survives a kill and a reboot. Addresses
+and MACs are kept as text, times in seconds since the epoch.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import ipaddress
+import sqlite3
+import threading
+import time
+
+from vmip_plugin.agent import lease as lease_
+from vmip_plugin.agent import schema
+from vmip_plugin.agent import tracker
+from vmip_plugin import exceptions
+
+#: Most leases of one MAC: else one guest could push out all the others'.
+MAC_LIMIT = 16
+#: releases sent for one lease: UDP loses some, and no server confirms
+MAX_TRIES = 3
+#: seconds that a lease which ended is still kept
+KEEP = 86400
+_THIS = 'FROM lease WHERE address = :address AND mac = :mac'
+
+# What any sign of life undoes.
+_ALIVE = 'last_seen = max(last_seen, :seen), gone_since = NULL, tries = 0, ' \
+    'released_at = NULL'
+
+_TOUCH = f"""
+UPDATE lease SET {_ALIVE}, interface = :interface, vlan = :vlan
+ WHERE address = :address AND mac = :mac"""
+
+_UPSERT = f"""
+INSERT INTO lease (address, mac, interface, vlan, dhcp_server,
+                   dhcp_server_mac, client_id, lease_seconds, confirmed,
+                   first_seen, last_seen)
+VALUES (:address, :mac, :interface, :vlan, :dhcp_server, :dhcp_server_mac,
+        :client_id, :lease_seconds, :confirmed, :seen, :seen)
+ON CONFLICT (address, mac) DO UPDATE SET {_ALIVE},
+    interface = excluded.interface, vlan = excluded.vlan,
+    dhcp_server = excluded.dhcp_server,
+    dhcp_server_mac = coalesce(excluded.dhcp_server_mac, dhcp_server_mac),
+    client_id = excluded.client_id,
+    lease_seconds = coalesce(excluded.lease_seconds, lease_seconds),
+    confirmed = max(confirmed, excluded.confirmed)"""
+
+# First who was never a guest, then who has no ACK, then the oldest.
+_EVICT = """
+DELETE FROM lease WHERE rowid IN (
+    SELECT rowid FROM lease
+     ORDER BY port_id IS NOT NULL OR server_id IS NOT NULL, confirmed,
+              last_seen
+     LIMIT max(0, (SELECT count(*) FROM lease) - ?))"""
+
+_EVICT_MAC = """
+DELETE FROM lease WHERE mac = :mac AND rowid NOT IN (
+    SELECT rowid FROM lease WHERE mac = :mac
+     ORDER BY confirmed DESC, last_seen DESC LIMIT :limit)"""
+
+# Long past its end the server has it back without us.
+_PRUNE = """
+DELETE FROM lease WHERE released_at < :now - :keep
+    OR (coalesce(lease_seconds, 0) < 4294967295
+        AND last_seen < :now - 7 * :keep - 2 * coalesce(lease_seconds, 0))"""
+
+
+class LeaseStore:
+    """The file; its methods may be called from any thread.
+
+    :param path: made if it is not there.
+    :param limit: most leases kept.
+    :raises ConfigError: the file cannot be written or is not ours.
+    """
+
+    def __init__(self, path: str, limit: int,
+                 clock: Callable[[], float] = time.time) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        try:
+            self._db = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute('PRAGMA journal_mode = WAL')
+            self._db.execute('PRAGMA synchronous = FULL')
+            with self._transaction():
+                self._migrate(path)
+        except sqlite3.Error as exc:
+            raise exceptions.ConfigError(
+                f'[agent] store {path} cannot be used: {exc}') from exc
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def record(self, batch: Iterable[tracker.Overheard]) -> int:
+        """Store what was overheard, all or nothing.
+
+        Storing the same again changes nothing.
+
+        :return: how many leases are new.
+        :raises sqlite3.Error: nothing was stored.
+        """
+        with self._transaction():
+            new = [one.mac for one in batch if self._record(one)]
+            for mac in set(new):
+                self._db.execute(
+                    _EVICT_MAC, {'mac': mac, 'limit': MAC_LIMIT})
+            if new:
+                self._db.execute(_EVICT, (self._limit,))
+            return len(new)
+
+    def add(self, address: ipaddress.IPv4Address, mac: str,
+            dhcp_server: ipaddress.IPv4Address) -> None:
+        """Store a lease that was not overheard but told."""
+        self.record([tracker.Overheard(
+            tracker.Kind.REQUESTED, address, mac, '', self._clock(),
+            dhcp_server=dhcp_server)])
+
+    def get(self, key: lease_.Key) -> lease_.Lease | None:
+        """Return one lease, or None."""
+        found = self._select('address = ? AND mac = ?', key)
+        return found[0] if found else None
+
+    def watched(self) -> list[lease_.Lease]:
+        """Return the leases that may have to be released, oldest first."""
+        return self._select(
+            'dhcp_server IS NOT NULL AND tries < ?'
+            ' AND (port_id IS NOT NULL OR server_id IS NOT NULL)'
+            ' ORDER BY last_seen', (MAX_TRIES,))
+
+    def latest(self, limit: int) -> list[lease_.Lease]:
+        """Return the guests that were last known to be there."""
+        return self._select(
+            'gone_since IS NULL'
+            ' AND (port_id IS NOT NULL OR server_id IS NOT NULL)'
+            ' ORDER BY last_seen DESC LIMIT ?', (limit,))
+
+    def strangers(self, before: float, limit: int) -> list[lease_.Lease]:
+        """Return leases whose MAC Neutron was not asked for since then."""
+        return self._select(
+            'port_id IS NULL AND server_id IS NULL'
+            ' AND (looked_at IS NULL OR looked_at < ?)'
+            ' ORDER BY looked_at, last_seen DESC LIMIT ?', (before, limit))
+
+    def ambiguous(self, lease: lease_.Lease) -> bool:
+        """Tell whether the client id of a lease may be another's too.
+
+        It is a guest's own text. Where another MAC uses the same one, or
+        was overheard with the same address, a server that goes by client id
+        would end the other's lease.
+        """
+        return bool(self._select(
+            'mac != ? AND (client_id = ? OR address = ?) LIMIT 1',
+            (lease.mac, lease.client_id, str(lease.address))))
+
+    def identify(self, key: lease_.Key, port_id: str | None,
+                 server_id: str | None) -> None:
+        """Note whose lease it is; what is known already stays."""
+        self._update(
+            'port_id = coalesce(port_id, ?),'
+            ' server_id = coalesce(server_id, ?)', (port_id, server_id),
+            [key])
+
+    def looked(self, keys: Iterable[lease_.Key]) -> None:
+        """Note that Neutron was asked for them."""
+        self._update('looked_at = ?', (self._clock(),), keys)
+
+    def alive(self, keys: Iterable[lease_.Key]) -> None:
+        """Note a sign of life: all suspicion is void."""
+        self._update(
+            'last_seen = ?, gone_since = NULL, tries = 0, released_at = NULL',
+            (self._clock(),), keys)
+
+    def unsuspect(self, keys: Iterable[lease_.Key]) -> None:
+        """Note that the cloud has them: all suspicion is void."""
+        self._update('gone_since = NULL, tries = 0, released_at = NULL', (),
+                     keys)
+
+    def suspect(self, keys: Iterable[lease_.Key]) -> None:
+        """Note that they were found gone, for the first time."""
+        self._update('gone_since = ?', (self._clock(),), keys)
+
+    def claim(self, lease: lease_.Lease) -> bool:
+        """Count a try to release it.
+
+        :return: False if something was overheard since the lease was read:
+            then it must not be released.
+        """
+        with self._transaction():
+            return self._db.execute(
+                'UPDATE lease SET tries = tries + 1, released_at = ?'
+                ' WHERE address = ? AND mac = ? AND gone_since = ?'
+                ' AND last_seen = ? AND tries = ?',
+                (self._clock(), *lease.key, lease.gone_since,
+                 lease.last_seen, lease.tries)).rowcount == 1
+
+    def unclaim(self, lease: lease_.Lease) -> None:
+        """Take a try back: nothing could be sent."""
+        self._update('tries = ?, released_at = ?',
+                     (lease.tries, lease.released_at), [lease.key])
+
+    def prune(self) -> int:
+        """Forget what has ended for sure; return how many."""
+        with self._transaction():
+            return self._db.execute(
+                _PRUNE, {'now': self._clock(), 'keep': KEEP}).rowcount
+
+    def _record(self, one: tracker.Overheard) -> bool:
+        """Store one thing; tell whether that made a row."""
+        values = {
+            **{field: getattr(one, field) for field in (
+                'mac', 'interface', 'vlan', 'dhcp_server_mac', 'client_id',
+                'lease_seconds', 'seen')},
+            'address': str(one.address),
+            'dhcp_server': one.dhcp_server and str(one.dhcp_server),
+            'confirmed': one.kind is tracker.Kind.GRANTED}
+        if one.kind is tracker.Kind.ENDED:
+            self._db.execute(f'DELETE {_THIS}', values)
+        elif one.kind is tracker.Kind.REFUSED:
+            self._db.execute(f'DELETE {_THIS} AND NOT confirmed', values)
+        elif one.dhcp_server is None:
+            self._db.execute(_TOUCH, values)
+        else:
+            known = self._db.execute(f'SELECT 1 {_THIS}', values).fetchone()
+            self._db.execute(_UPSERT, values)
+            return known is None
+        return False
+
+    def _migrate(self, path: str) -> None:
+        version = self._db.execute('PRAGMA user_version').fetchone()[0]
+        if version == schema.VERSION:
+            return
+        tables = self._db.execute(
+            'SELECT count(*) FROM sqlite_master').fetchone()[0]
+        if version or tables:
+            raise exceptions.ConfigError(
+                f'[agent] store {path} is not a store of this version: move '
+                'it away, and the agent learns the leases anew')
+        for statement in schema.SCHEMA.split(';'):
+            self._db.execute(statement)
+        self._db.execute(f'PRAGMA user_version = {schema.VERSION}')
+
+    def _select(self, where: str, values: Iterable[object] = ()
+                ) -> list[lease_.Lease]:
+        with self._lock:
+            rows = self._db.execute(
+                f'SELECT * FROM lease WHERE {where}',
+                tuple(values)).fetchall()
+        return [lease_.Lease.from_row(dict(row)) for row in rows]
+
+    def _update(self, change: str, values: tuple[object, ...],
+                keys: Iterable[lease_.Key]) -> None:
+        with self._transaction():
+            self._db.executemany(
+                f'UPDATE lease SET {change} WHERE address = ? AND mac = ?',
+                [(*values, *key) for key in keys])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute('BEGIN IMMEDIATE')
+            try:
+                yield
+            except BaseException:
+                self._db.execute('ROLLBACK')
+                raise
+            self._db.execute('COMMIT')

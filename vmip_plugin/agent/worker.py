@@ -1,0 +1,273 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Checks leases, and releases those whose holders are gone."""
+
+from collections.abc import Callable, Collection, Sequence
+import heapq
+import itertools
+import threading
+import time
+
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from vmip_plugin.agent import decide
+from vmip_plugin.agent import guests
+from vmip_plugin.agent import lease as lease_
+from vmip_plugin.agent import probe
+from vmip_plugin.agent import release
+from vmip_plugin.agent import rpc
+from vmip_plugin.agent import store as store_
+from vmip_plugin import cloud as cloud_
+from vmip_plugin import exceptions
+
+LOG = logging.getLogger(__name__)
+
+#: seconds between two releases of one lease
+RETRY_DELAY = 5.0
+#: seconds in which newly overheard leases gather before Neutron is asked
+#: whose they are
+GATHER = 0.5
+#: seconds until Neutron is asked again for a MAC that it did not know
+LOOK_AGAIN = 600
+#: most MACs that Neutron is asked for in one go
+LOOK_LIMIT = 5000
+#: most checks that wait
+DUE_LIMIT = 100000
+#: other guests probed along, who show that the cloud shows us its guests
+WITNESSES = 5
+
+
+class Worker(threading.Thread):
+    """The thread that probes, asks and releases.
+
+    :param settle: makes the store know all that was overheard till now;
+        False if that was not possible.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, cloud: cloud_.Cloud,
+                 store: store_.LeaseStore, settle: Callable[[], bool],
+                 stop: threading.Event) -> None:
+        super().__init__(name='worker', daemon=True)
+        self._options = options = conf.agent
+        self._store = store
+        self._settle = settle
+        self._halt = stop
+        self._guests = guests.Guests(cloud, options.reclaim_shutoff)
+        self._prober = probe.Prober(
+            options.interfaces, options.probe_count, options.probe_timeout)
+        self._releaser = release.Releaser(
+            options.interfaces, options.source, options.probe_timeout)
+        self._wake = threading.Condition()
+        # (when, on time.monotonic(); tie breaker; which lease, or None for
+        # the newly overheard)
+        self._due: list[tuple[float, int, lease_.Key | None]] = []
+        self._ties = itertools.count()
+        self._news = False
+        self._budget = options.max_releases
+        self._told: set[lease_.Key] = set()
+
+    def hint(self, hint: rpc.Hint) -> None:
+        """Check a lease now, and again after the delay."""
+        key = str(hint.address), hint.mac
+        if self._store.get(key) is None:
+            if hint.dhcp_server is None:
+                LOG.debug('A hint about %s of %s, which was never overheard',
+                          *key)
+                return
+            # All agents are told; most are in other networks.
+            if not self._releaser.reaches(hint.dhcp_server):
+                LOG.debug('A hint about %s of %s, whose DHCP server is in '
+                          'no network of ours', *key)
+                return
+            self._store.add(hint.address, hint.mac, hint.dhcp_server)
+        self._store.identify(key, hint.port_id, hint.server_id)
+        self._schedule(0, key)
+        self._schedule(self._options.confirm_delay, key)
+
+    def news(self) -> None:
+        """Ask soon whose the newly overheard leases are."""
+        with self._wake:
+            if self._news:
+                return
+            self._news = True
+        self._schedule(GATHER, None)
+
+    def wake(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
+
+    def run(self) -> None:
+        sweep_at = time.monotonic()
+        while not self._halt.is_set():
+            keys = self._wait(sweep_at)
+            try:
+                if None in keys:
+                    self.identify()
+                leases = [self._store.get(key) for key in keys if key]
+                self.check([lease for lease in leases if lease is not None])
+                if time.monotonic() >= sweep_at:
+                    sweep_at = time.monotonic() + self._options.sweep_interval
+                    self.sweep()
+            except Exception:
+                # The next sweep finds everything where this one left it.
+                LOG.exception('A check failed')
+                self._halt.wait(1)
+
+    def sweep(self) -> None:
+        """Look at every lease."""
+        self._budget = self._options.max_releases
+        self.identify()
+        self._store.prune()
+        self.check(self._store.watched(), alone=True)
+        if self._budget <= 0:
+            LOG.warning('[agent] max_releases (%d) was reached in this '
+                        'sweep; the rest waits for the next',
+                        self._options.max_releases)
+
+    def identify(self) -> None:
+        """Ask Neutron whose leases they are, before the guests are gone."""
+        with self._wake:
+            self._news = False
+        strangers = self._store.strangers(time.time() - LOOK_AGAIN,
+                                          LOOK_LIMIT)
+        for start in range(0, len(strangers), guests.BATCH):
+            batch = strangers[start:start + guests.BATCH]
+            try:
+                ports = self._guests.identify(batch)
+            except exceptions.CloudUnavailable as exc:
+                LOG.warning('Neutron cannot be asked whose the leases are, '
+                            'trying again later: %s', exc)
+                return
+            self._store.looked(ports)
+            for key, port in ports.items():
+                if port is not None:
+                    self._store.identify(key, port.id, port.device_id or None)
+
+    def check(self, leases: Sequence[lease_.Lease], alone: bool = False
+              ) -> None:
+        """Probe, ask, decide and act, for many leases at once.
+
+        :param alone: there are no others that could be witnesses.
+        """
+        leases = [lease for lease in leases if self._worth(lease)]
+        if not leases:
+            return
+        others = [] if alone else self._others(leases)
+        probes = self._prober.probe([*leases, *others])
+        answered = {key for key, result in probes.items()
+                    if result is decide.Probe.ANSWERED}
+        self._store.alive(answered)
+        self._told -= answered
+        silent = [lease for lease in leases if lease.key not in answered]
+        witnesses = [lease for key in list(answered)[:WITNESSES]
+                     if (lease := self._store.get(key)) is not None]
+        words = self._guests.words(silent, witnesses) if silent else {}
+        if not self._settle():
+            LOG.error('What was overheard cannot be stored: nothing is '
+                      'released')
+            return
+        now = time.time()
+        decisions = {lease.key: decide.decide(
+            probes[lease.key], words[lease.key], lease.gone_since, now,
+            self._options.confirm_delay, self._options.reclaim_shutoff)
+            for lease in silent}
+        self._store.unsuspect(
+            [key for key, one in decisions.items() if one.life])
+        suspects = [key for key, one in decisions.items()
+                    if one.verdict is decide.Verdict.SUSPECT]
+        self._store.suspect(suspects)
+        for key in suspects:
+            LOG.debug('%s of %s: %s', *key, decisions[key].reason)
+            self._schedule(self._options.confirm_delay, key)
+        for lease in silent:
+            if decisions[lease.key].verdict is decide.Verdict.RELEASE:
+                self._release(lease, decisions[lease.key].reason)
+
+    def _release(self, lease: lease_.Lease, reason: str) -> None:
+        if self._halt.is_set():
+            return
+        if lease.tries == 0 and self._budget <= 0:
+            return
+        if self._options.dry_run:
+            if lease.key not in self._told:
+                self._told.add(lease.key)
+                LOG.info('Would release %s of %s to %s: %s (dry run)',
+                         lease.address, lease.mac, lease.dhcp_server, reason)
+            return
+        if not self._store.claim(lease):
+            LOG.info('%s of %s was overheard again: not released',
+                     *lease.key)
+            return
+        try:
+            self._releaser.release(lease, self._client_id(lease))
+        except release.ReleaseError as exc:
+            self._store.unclaim(lease)
+            LOG.warning('Cannot release %s of %s to %s: %s', lease.address,
+                        lease.mac, lease.dhcp_server, exc)
+            return
+        if lease.tries == 0:
+            self._budget -= 1
+        LOG.info('Released %s of %s to %s: %s (try %d of %d)', lease.address,
+                 lease.mac, lease.dhcp_server, reason, lease.tries + 1,
+                 store_.MAX_TRIES)
+        if lease.tries + 1 < store_.MAX_TRIES:
+            self._schedule(RETRY_DELAY + 0.1, lease.key)
+
+    def _client_id(self, lease: lease_.Lease) -> bytes | None:
+        # Every server takes a release without it, but finds the wrong lease
+        # where one MAC has two; a wrong one is refused. So both are tried.
+        if lease.tries % 2 or lease.client_id is None:
+            return None
+        return None if self._store.ambiguous(lease) else lease.client_id
+
+    def _worth(self, lease: lease_.Lease) -> bool:
+        return (lease.identified and lease.dhcp_server is not None
+                and lease.tries < store_.MAX_TRIES
+                and (lease.released_at is None
+                     or not 0 <= time.time() - lease.released_at
+                     < RETRY_DELAY))
+
+    def _others(self, leases: Sequence[lease_.Lease]) -> list[lease_.Lease]:
+        checked = {lease.key for lease in leases}
+        latest = self._store.latest(len(leases) + WITNESSES)
+        return [lease for lease in latest
+                if lease.key not in checked][:WITNESSES]
+
+    def _schedule(self, delay: float, key: lease_.Key | None) -> None:
+        with self._wake:
+            if len(self._due) >= DUE_LIMIT:
+                LOG.warning('Too many checks wait; %s is left to the next '
+                            'sweep', key)
+                return
+            heapq.heappush(self._due, (
+                time.monotonic() + delay, next(self._ties), key))
+            self._wake.notify_all()
+
+    def _wait(self, until: float) -> Collection[lease_.Key | None]:
+        """Wait for the next thing to do; return what is due."""
+        with self._wake:
+            while not self._halt.is_set():
+                now = time.monotonic()
+                due = dict.fromkeys(self._pop(now))
+                if due or now >= until:
+                    return due
+                next_at = min(until, self._due[0][0]) if self._due else until
+                self._wake.wait(next_at - now)
+        return ()
+
+    def _pop(self, now: float) -> list[lease_.Key | None]:
+        keys = []
+        while self._due and self._due[0][0] <= now:
+            keys.append(heapq.heappop(self._due)[2])
+        return keys
