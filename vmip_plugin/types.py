@@ -39,6 +39,9 @@ def parse_address(text: str) -> Address:
 
     :raises ValueError: if ``text`` is not exactly one address.
     """
+    if '%' in text:
+        # ipaddress takes any text for the scope of an IPv6 address
+        raise ValueError(f'not an address: {text!r}')
     return ipaddress.ip_address(text)
 
 

@@ -16,7 +16,6 @@ import sys
 
 from oslo_config import cfg
 from oslo_log import log as logging
-import oslo_messaging
 
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.cmd import common
@@ -34,7 +33,7 @@ def serve(conf: cfg.ConfigOpts) -> int:
     worker = common.worker(conf, inventory, cloud)
     stop = common.stop_event()
     server = listener.Listener(
-        conf, oslo_messaging.get_notification_transport(conf),
+        conf, listener.get_transport(conf),
         handler.Handler(inventory, worker, cloud))
     server.start()
     LOG.info('vmip-listener is ready')

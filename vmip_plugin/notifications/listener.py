@@ -1,0 +1,254 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""From the message bus to a handler, without losing what was sent.
+
+Every listener of one pool reads the same queue, whose name is the pool's and
+which oslo.messaging binds to each exchange and topic. It is neither durable
+nor deleted by itself: it fills while no listener runs, and goes with the
+broker unless ``[oslo_messaging_rabbit] amqp_durable_queues`` is set. The
+senders declare the queues without pool (``notifications.info`` and so on) as
+well, and those grow for ever unless somebody reads them: at least one
+listener without pool (Ceilometer, for one) or a TTL policy on the broker is
+needed.
+
+Notifications are sent at most once; what is lost on the way is found by the
+periodic comparison with Neutron and Nova, not here.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import threading
+import time
+from typing import Any
+from typing import Protocol
+
+from oslo_config import cfg
+from oslo_log import log
+import oslo_messaging
+from oslo_messaging.notify import listener
+from oslo_messaging import opts
+from oslo_messaging import transport as messaging_transport
+
+from vmip_plugin import exceptions
+from vmip_plugin.notifications import event
+from vmip_plugin.notifications import neutron
+from vmip_plugin.notifications import nova
+from vmip_plugin.notifications import nova_versioned
+
+LOG = log.getLogger(__name__)
+
+Normaliser = Callable[[Mapping[str, object], str, str, object,
+                       Mapping[str, object]], event.Event | None]
+
+#: Which module reads an event type; all others are of no concern.
+NORMALISERS: Mapping[str, Normaliser] = {
+    event_type: module.normalise
+    for module in (neutron, nova, nova_versioned)
+    for event_type in module.EVENT_TYPES}
+
+#: After these a handler is called again with the same events.
+RETRYABLE = (exceptions.InventoryUnavailable, exceptions.CloudUnavailable)
+
+_RABBIT = 'oslo_messaging_rabbit'
+
+
+class Handler(Protocol):
+    """Who acts on events."""
+
+    def handle(self, events: Sequence[event.Event]) -> None:
+        """Act on events, in the order in which they came.
+
+        When this returns, what they caused is committed: then the messages
+        are acknowledged. The same events may come again, so this has to be
+        idempotent.
+
+        :raises InventoryUnavailable: try again later.
+        :raises CloudUnavailable: try again later.
+        """
+
+
+@dataclasses.dataclass
+class Stats:
+    """Messages counted since the start.
+
+    ``received`` is the sum of the others, apart from a batch in hand. A
+    message that comes again after it was requeued is counted again.
+    """
+
+    received: int = 0
+    ignored: int = 0
+    handled: int = 0
+    poisoned: int = 0
+    requeued: int = 0
+
+
+def get_transport(
+        conf: cfg.ConfigOpts) -> messaging_transport.NotificationTransport:
+    """Return the transport of the notifications, with a limited prefetch.
+
+    By default RabbitMQ sends a consumer all it has, and a long backlog would
+    fill the memory.
+    """
+    for group, options in opts.list_opts():
+        if getattr(group, 'name', group) == _RABBIT:
+            conf.register_opts(options, group=_RABBIT)
+    conf.set_default('rabbit_qos_prefetch_count',
+                     2 * conf.listener.batch_size, group=_RABBIT)
+    return oslo_messaging.get_notification_transport(conf)
+
+
+def _brief(value: object) -> str:
+    """Return a value from outside in a form that is safe in a log."""
+    text = repr(value)
+    return text if len(text) <= 200 else f'{text[:200]}...'
+
+
+class Listener:
+    """Hands the notifications of Nova and Neutron to a handler, in batches.
+
+    It is its own oslo.messaging dispatcher. The stock one looks for a batch's
+    priorities before any endpoint is asked, and one forged message without a
+    proper priority makes it requeue the whole batch, at once and for ever; it
+    also sorts the messages by priority and can only requeue all of them.
+
+    :param conf: with the options of :mod:`vmip_plugin.conf.listener`.
+    :param transport: as :func:`get_transport` returns it.
+    :param handler: called by one thread at a time.
+    :param patience: seconds for which a batch is tried again before it goes
+        back to the broker.
+    :raises NotImplementedError: the transport cannot requeue or has no pools.
+    """
+
+    #: build_instances comes as error, everything else as info
+    supported_priorities = ('info', 'error')
+
+    def __init__(self, conf: cfg.ConfigOpts,
+                 transport: messaging_transport.NotificationTransport,
+                 handler: Handler, patience: float = 60) -> None:
+        self.stats = Stats()
+        self._handler = handler
+        self._patience = patience
+        self._stopping = threading.Event()
+        group = conf.listener
+        targets = [
+            oslo_messaging.Target(exchange=exchange, topic=topic)
+            for exchanges, topics in (
+                (group.neutron_exchanges, group.topics),
+                (group.nova_exchanges, group.topics),
+                (group.nova_exchanges, group.versioned_topics))
+            for exchange in exchanges for topic in topics]
+        self._server = listener.BatchNotificationServer(
+            transport, targets, self, 'threading', allow_requeue=True,
+            pool=group.pool, batch_size=group.batch_size,
+            batch_timeout=group.batch_timeout)
+
+    def start(self) -> None:
+        """Begin to listen, in threads of our own."""
+        self._stopping.clear()
+        # one worker keeps the batches in order
+        self._server.start(override_pool_size=1)
+
+    def stop(self) -> None:
+        """Listen no more. A batch that waits for its next try goes back."""
+        self._stopping.set()
+        self._server.stop()
+
+    def wait(self) -> None:
+        """Return when, after :meth:`stop`, the batch in hand is done."""
+        self._server.wait()
+
+    def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
+        """Handle a batch, and return the messages that go back.
+
+        Called by oslo.messaging, which acknowledges the others.
+        """
+        self.stats.received += len(incoming)
+        batch = [(message, found) for message in incoming
+                 if (found := self._normalise(message)) is not None]
+        back = self._deliver(batch)
+        self.stats.requeued += len(back)
+        return set(back)
+
+    def _normalise(self, message: Any) -> event.Event | None:
+        content = message.message
+        if not isinstance(content, Mapping):
+            content = {}
+        event_type = content.get('event_type')
+        # a forged type may be a list, which has no hash
+        normalise = (NORMALISERS.get(event_type)
+                     if isinstance(event_type, str) else None)
+        if normalise is None:
+            self.stats.ignored += 1
+            return None
+        try:
+            found = normalise(message.ctxt, content.get('publisher_id'),
+                              event_type, content.get('payload'), content)
+        except Exception as exc:
+            # whatever it is: oslo.messaging would requeue it for ever
+            self._put_aside(content.get('message_id'), event_type, exc)
+            return None
+        if found is None:
+            self.stats.ignored += 1
+        return found
+
+    def _put_aside(self, message_id: object, event_type: object,
+                   exc: Exception) -> None:
+        self.stats.poisoned += 1
+        LOG.error('Notification %s (%s) is put aside: %s: %s',
+                  _brief(message_id), _brief(event_type),
+                  type(exc).__name__, _brief(str(exc)))
+        if not isinstance(exc, event.Malformed):
+            LOG.debug('Why it is put aside:', exc_info=exc)
+
+    def _deliver(self, batch: Sequence[tuple[Any, event.Event]]) -> list[Any]:
+        """Have a batch handled, and return the messages that go back."""
+        if not batch:
+            return []
+        try:
+            self._handle([found for _, found in batch])
+        except RETRYABLE:
+            return [message for message, _ in batch]
+        except Exception as exc:
+            if len(batch) == 1:
+                found = batch[0][1]
+                self._put_aside(found.message_id, found.kind.value, exc)
+                return []
+        else:
+            self.stats.handled += len(batch)
+            return []
+        # one of them is poison: alone it takes no other with it
+        for position, one in enumerate(batch):
+            if self._deliver([one]):
+                return [message for message, _ in batch[position:]]
+        return []
+
+    def _handle(self, events: Sequence[event.Event]) -> None:
+        """Call the handler until it could do its work.
+
+        oslo.messaging's requeueing has neither a pause nor an end, so the
+        pauses are made here, with the messages still unacknowledged.
+        """
+        give_up = time.monotonic() + self._patience
+        pause = 0.1
+        while True:
+            try:
+                return self._handler.handle(events)
+            except RETRYABLE as exc:
+                left = give_up - time.monotonic()
+                LOG.warning('%d notifications wait: %s: %s', len(events),
+                            type(exc).__name__, _brief(str(exc)))
+                if left <= 0 or self._stopping.wait(min(pause, left)):
+                    raise
+                pause = min(2 * pause, 5)
