@@ -17,7 +17,7 @@ and may be called again after any failure. Whether an address is still as it
 was read is said by its generation (compare and swap), never by a lock.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 import datetime
 import functools
 import json
@@ -34,6 +34,7 @@ from oslo_log import log as logging
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.orm import attributes
+from sqlalchemy.orm import exc as orm_exc
 
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
@@ -63,6 +64,8 @@ _HOLDER = ('request_id', 'project_id', 'server_id', 'server_name', 'port_id',
            'mac')
 _NOBODY: dict[str, Any] = {
     **dict.fromkeys(_HOLDER), 'expires_at': None, 'gone_since': None}
+_NO_HOLD: dict[str, Any] = dict.fromkeys(
+    ('hold_name', 'hold_project', 'hold_until'))
 
 
 class IllegalTransition(exceptions.VmipError):
@@ -74,8 +77,8 @@ def _write(method: Callable[Concatenate['Inventory', orm.Session, P], T]
     """Make a method one transaction, tried again after a deadlock.
 
     Deadlock is oslo.db's word for all that another try may heal: InnoDB's
-    deadlocks, Galera's failed certification, and a unique key that another
-    worker took in between.
+    deadlocks and Galera's failed certification. So may a unique key that
+    another worker took in between, and a row that it changed.
     """
     @functools.wraps(method)
     def once(self: 'Inventory', /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,14 +90,15 @@ def _write(method: Callable[Concatenate['Inventory', orm.Session, P], T]
         inc_retry_interval=True, retry_on_deadlock=True,
         jitter=True,
         exception_checker=lambda exc: isinstance(
-            exc, db_exc.DBDuplicateEntry))(once)
+            exc, (db_exc.DBDuplicateEntry, db_exc.DBReferenceError,
+                  orm_exc.StaleDataError)))(once)
 
     @functools.wraps(method)
     def mapped(self: 'Inventory', /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             result: T = retried(self, *args, **kwargs)
             return result
-        except db_exc.DBError as exc:
+        except (db_exc.DBError, orm_exc.StaleDataError) as exc:
             raise exceptions.InventoryUnavailable(
                 'The database is too busy, try again') from exc
 
@@ -122,7 +126,7 @@ class Inventory:
                     ranges: Sequence[pools.RangeSpec],
                     allocator: str = 'sequential', reuse_delay: int = 0,
                     dhcp_servers: Sequence[str] = (),
-                    adopt: Iterable[records.InUse] = (),
+                    adopt: Sequence[records.InUse] = (),
                     ) -> records.Pool:
         """Make a pool; see :func:`vmip_plugin.inventory.pools.create`.
 
@@ -205,6 +209,8 @@ class Inventory:
             sa.select(Row).where(
                 Row.pool_id.in_([pool.id for pool in candidates]),
                 Row.hold_name == name,
+                sa.or_(Row.hold_until.is_(None),
+                       Row.hold_until > clock.now()),
                 sa.or_(Row.hold_project.is_(None),
                        Row.hold_project == requester.project_id),
                 Row.state == State.RESERVED, Row.request_id.is_(None))
@@ -303,7 +309,7 @@ class Inventory:
 
     @_write
     def claim(self, session: orm.Session, *, subnet_id: str,
-              requester: records.Requester, port_id: str, mac: str,
+              requester: records.Requester, port_id: str, mac: str | None,
               server_id: str | None, address: types.Address | None = None,
               skip: Sequence[types.Address] = (), serve: bool = True,
               ) -> records.Claim | None:
@@ -366,7 +372,8 @@ class Inventory:
                 Row.pool_id == pool.id, Row.address == address,
                 Row.state == State.CLAIMED)):
             for entry in _entries(session, row.id):
-                session.delete(entry)
+                # a worker may have written it already
+                _want(entry, present=False, at=clock.now())
             self._move(session, row, Event.ADOPT, State.ADOPTED,
                        'Neutron had given it away', **_NOBODY)
 
@@ -387,11 +394,8 @@ class Inventory:
                         values: dict[str, Any]) -> Row | None:
         rows = session.scalars(
             sa.select(Row).where(
-                Row.pool_id == pool.id, Row.state == State.RESERVED,
-                Row.request_id == requester.request_id,
-                Row.project_id == requester.project_id,
-                sa.or_(Row.server_id.is_(None),
-                       Row.server_id == values['server_id']))
+                Row.pool_id == pool.id,
+                _is_reserved_for(requester, values['server_id']))
             # the one that Nova's answer tied to this server goes first
             .order_by(Row.server_id.is_(None), Row.pick_key)).all()
         for row in rows:
@@ -399,6 +403,15 @@ class Inventory:
                           'port of the request', **values):
                 return row
         return None
+
+    def reserved_subnets(self, requester: records.Requester,
+                         server_id: str | None) -> set[str]:
+        """Return the subnets in which a claim would find a reservation."""
+        with self.database.read() as session:
+            return set(session.scalars(
+                sa.select(models.Pool.subnet_id).join(
+                    Row, Row.pool_id == models.Pool.id).where(
+                        _is_reserved_for(requester, server_id))))
 
     def _claim_given(self, session: orm.Session, row: Row,
                      requester: records.Requester,
@@ -410,10 +423,11 @@ class Inventory:
             and row.request_id == requester.request_id) or (
             state is State.RESERVED and row.request_id is None
             and row.hold_project == requester.project_id)
-        if not ours or not self._move(
-                session, row, Event.CLAIM, State.CLAIMED,
-                'port with this address', **values):
+        if not ours:
             raise exceptions.AddressInUse(f'{row.address} is {state}')
+        if not self._move(session, row, Event.CLAIM, State.CLAIMED,
+                          'port with this address', **values):
+            raise db_exc.DBDeadlock('the address changed meanwhile')
 
     @_write
     def activate(self, session: orm.Session, server_id: str,
@@ -427,7 +441,9 @@ class Inventory:
                 Row.state == State.CLAIMED)):
             self._move(session, row, Event.ACTIVATE, State.ACTIVE,
                        'server runs',
-                       server_name=row.server_name or server_name)
+                       # one of a request for several may have got another's
+                       # reservation: Nova's word goes before the request's
+                       server_name=server_name or row.server_name)
 
     @_write
     def change_mac(self, session: orm.Session, port_id: str,
@@ -497,8 +513,10 @@ class Inventory:
         if row is not None and row.state == State.RELEASING and self._move(
                 session, row, Event.KEEP, State.CLAIMED,
                 'Neutron still has the port'):
-            for other in _entries(session, row.id):
-                _want(other, present=True, at=clock.now())
+            pool = session.get(models.Pool, row.pool_id)
+            assert pool is not None
+            # on every server: some may have lost theirs already
+            self._want_entries(session, pool, row, clock.now())
 
     # -- host entries -----------------------------------------------------
 
@@ -559,12 +577,15 @@ class Inventory:
             entry.error = None
             entry.attempts = 0
             return True
-        address_id = entry.address_id
+        row = session.get(Row, entry.address_id)
+        assert row is not None
+        # Two workers may each be about to take out the last but one: only
+        # one of them at a time gets past the swap, and so sees the other's.
+        if not _swap(session, row, {}):
+            raise db_exc.DBDeadlock('the address changed meanwhile')
         session.delete(entry)
         session.flush()
-        row = session.get(Row, address_id)
-        if (row is not None and row.state == State.RELEASING
-                and not _entries(session, address_id)):
+        if row.state == State.RELEASING and not _entries(session, row.id):
             self._finish(session, row)
         return True
 
@@ -576,7 +597,8 @@ class Inventory:
         :param delay: seconds until the next try.
         """
         entry = session.get(models.HostEntryRow, work.id)
-        if entry is not None and entry.generation == work.generation:
+        if (entry is not None and entry.generation == work.generation
+                and not entry.done):
             entry.error = error[:1000]
             entry.attempts = work.attempts + 1
             entry.next_try_at = clock.after(delay)
@@ -591,6 +613,25 @@ class Inventory:
                         models.HostEntryRow.server == server,
                         Row.address.in_(addresses))):
             _want(entry, present=entry.present, at=clock.now())
+
+    def entries(self, pending: bool = False) -> list[records.EntryStatus]:
+        """Return what the DHCP servers have to have, and how far they are.
+
+        :param pending: only what is still to be done.
+        """
+        entry = models.HostEntryRow
+        query = sa.select(entry, Row.address).join(
+            Row, Row.id == entry.address_id).order_by(
+                entry.server, Row.address)
+        if pending:
+            query = query.where(entry.done.is_(False))
+        with self.database.read() as session:
+            return [records.EntryStatus(
+                server=e.server, address=address, mac=e.mac,
+                hostname=e.hostname, present=e.present, done=e.done,
+                done_at=e.done_at, attempts=e.attempts,
+                next_try_at=e.next_try_at, error=e.error)
+                for e, address in session.execute(query)]
 
     def wants(self, server: str, address: types.Address, mac: str) -> bool:
         """Tell whether a server has to have this entry."""
@@ -623,10 +664,11 @@ class Inventory:
         elif pool.reuse_delay:
             moved = self._move(
                 session, row, Event.FINISH, State.QUARANTINED, 'reuse delay',
-                **{**_NOBODY, 'expires_at': clock.after(pool.reuse_delay)})
+                **{**_NOBODY, **_NO_HOLD,
+                   'expires_at': clock.after(pool.reuse_delay)})
         else:
             moved = self._move(session, row, Event.FINISH, State.FREE, '',
-                               **_NOBODY)
+                               **_NOBODY, **_NO_HOLD)
         if not moved:
             raise db_exc.DBDeadlock('the address changed meanwhile')
 
@@ -721,14 +763,12 @@ class Inventory:
         if row is None or row.hold_name is None:
             raise exceptions.AddressNotFound(
                 f'{address} is not reserved by hand in pool {pool.name}')
-        nothing = {'hold_name': None, 'hold_project': None,
-                   'hold_until': None}
         if row.state == State.RESERVED and row.request_id is None:
             moved = self._move(session, row, Event.UNHOLD, State.FREE,
                                'reservation given up',
-                               **{**_NOBODY, **nothing})
+                               **_NOBODY, **_NO_HOLD)
         else:
-            moved = _swap(session, row, nothing)
+            moved = _swap(session, row, dict(_NO_HOLD))
         if not moved:
             raise db_exc.DBDeadlock('the address changed meanwhile')
 
@@ -786,6 +826,19 @@ class Inventory:
                 .where(models.HistoryRow.address == address)
                 .order_by(models.HistoryRow.id))]
 
+    def last_holder(self, address: types.Address, mac: str,
+                    ) -> records.Change | None:
+        """Return the last change that tells whose this MAC was there."""
+        change = models.HistoryRow
+        with self.database.read() as session:
+            row = session.scalars(
+                sa.select(change).where(
+                    change.address == address, change.mac == mac,
+                    sa.or_(change.server_id.is_not(None),
+                           change.port_id.is_not(None)))
+                .order_by(change.id.desc()).limit(1)).first()
+            return None if row is None else records.Change.of(row)
+
     # -- the one place where a state changes ------------------------------
 
     def _to_free(self, session: orm.Session, row: Row, event: Event,
@@ -794,8 +847,7 @@ class Inventory:
             return self._move(session, row, event, State.RESERVED, reason,
                               **{**_NOBODY, 'expires_at': row.hold_until})
         return self._move(session, row, event, State.FREE, reason,
-                          **{**_NOBODY, 'hold_name': None,
-                             'hold_project': None, 'hold_until': None})
+                          **_NOBODY, **_NO_HOLD)
 
     def _move(self, session: orm.Session, row: Row, event: Event,
               state: State, reason: str, **values: Any) -> bool:
@@ -807,7 +859,7 @@ class Inventory:
         old = State(row.state)
         if old not in sources or state not in targets:
             raise IllegalTransition(f'{event}: {old} to {state}')
-        before = {key: getattr(row, key) for key in _HOLDER}
+        before = _holder(row)
         now = clock.now()
         if not _swap(session, row,
                      {**values, 'state': state.value, 'changed_at': now}):
@@ -817,7 +869,8 @@ class Inventory:
             actor=self._actor, event=event.value, reason=reason[:255],
             old_state=old.value, new_state=state.value,
             # the change that ends a holder names the holder
-            **{key: getattr(row, key) or before[key] for key in _HOLDER}))
+            **{key: value or before[key]
+               for key, value in _holder(row).items()}))
         return True
 
 
@@ -856,6 +909,23 @@ def _swap(session: orm.Session, row: Row, values: dict[str, Any]) -> bool:
     for key, value in values.items():
         attributes.set_committed_value(row, key, value)
     return True
+
+
+def _holder(row: Row) -> dict[str, str | None]:
+    """Return who has an address; one held by hand is its name's."""
+    holder = {key: getattr(row, key) for key in _HOLDER}
+    if row.hold_name is not None and not any(holder.values()):
+        holder.update(server_name=row.hold_name, project_id=row.hold_project)
+    return holder
+
+
+def _is_reserved_for(requester: records.Requester,
+                     server_id: str | None) -> Any:
+    return sa.and_(
+        Row.state == State.RESERVED,
+        Row.request_id == requester.request_id,
+        Row.project_id == requester.project_id,
+        sa.or_(Row.server_id.is_(None), Row.server_id == server_id))
 
 
 def _is_held(row: Row) -> bool:

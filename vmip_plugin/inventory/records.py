@@ -121,6 +121,26 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True)
+class EntryStatus:
+    """How far a DHCP server is with an address.
+
+    :param done_at: since when it has the entry.
+    :param error: why the last try failed.
+    """
+
+    server: str
+    address: types.Address
+    mac: str
+    hostname: str | None
+    present: bool
+    done: bool
+    done_at: datetime.datetime | None
+    attempts: int
+    next_try_at: datetime.datetime
+    error: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Change:
     """A line of an address's history."""
 

@@ -19,12 +19,12 @@ driver's, call by call.
 
 import ipaddress
 from typing import Any
-import uuid
 
 import netaddr
+from neutron.ipam.drivers.neutrondb_ipam import driver as internal
 from neutron.ipam import exceptions as ipam_exc
 from neutron.ipam import requests as ipam_req
-from neutron.ipam.drivers.neutrondb_ipam import driver as internal
+from neutron.ipam import subnet_alloc
 from neutron_lib import constants
 from neutron_lib import exceptions as n_exc
 from oslo_log import log as logging
@@ -109,7 +109,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
             _inventory().release_address(
                 self._subnet_id, ipaddress.ip_address(str(address)),
                 'Neutron gave it back')
-        except exceptions.InventoryUnavailable as exc:
+        except exceptions.VmipError as exc:
             LOG.warning('Address %s will be released by vmip-reclaimer: %s',
                         address, exc)
 
@@ -120,15 +120,15 @@ class VmipSubnet(internal.NeutronDbSubnet):
         requester = getattr(request, 'vmip_requester',
                             records.Requester('', self._project_id or ''))
         owner = port.get('device_owner') or ''
+        mac = _mac(port.get('mac_address'))
         inventory = _inventory()
         try:
             return inventory.claim(
                 subnet_id=self._subnet_id, requester=requester,
                 port_id=port.get('id') or '',
-                mac=types.parse_mac(str(port.get('mac_address'))),
-                server_id=_server_id(port.get('device_id')), address=given,
+                mac=mac, server_id=_server_id(port), address=given,
                 skip=skip,
-                serve=not owner.startswith(
+                serve=mac is not None and not owner.startswith(
                     constants.DEVICE_OWNER_NETWORK_PREFIX))
         except exceptions.PoolExhausted as exc:
             LOG.warning('%s', exc)
@@ -144,11 +144,37 @@ class VmipSubnet(internal.NeutronDbSubnet):
             raise n_exc.ServiceUnavailable() from exc
 
 
+class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
+    """Subnets of a network any of which will do."""
+
+    _subnet_ids: list[str]
+
+    def allocate(self, address_request: ipam_req.AddressRequest
+                 ) -> tuple[str, str]:
+        # Neutron takes the first that has an address left; what was reserved
+        # may be in another.
+        requester = getattr(address_request, 'vmip_requester', None)
+        if len(self._subnet_ids) > 1 and requester is not None:
+            try:
+                reserved = _inventory().reserved_subnets(
+                    requester, _server_id(address_request.vmip_port))
+            except exceptions.InventoryUnavailable:
+                # whether that matters is said where the address is claimed
+                reserved = set()
+            self._subnet_ids = sorted(
+                self._subnet_ids, key=lambda id: id not in reserved)
+        address, subnet_id = super().allocate(address_request)
+        return address, subnet_id
+
+
 class VmipPool(internal.NeutronDbPool):
     """The driver: ``[DEFAULT] ipam_driver = vmip`` in neutron.conf."""
 
     def get_subnet(self, subnet_id: str) -> VmipSubnet:
         return VmipSubnet.load(subnet_id, self._context)
+
+    def get_allocator(self, subnet_ids: list[str]) -> VmipSubnetGroup:
+        return VmipSubnetGroup(self, subnet_ids)
 
     def get_address_request_factory(self) -> type[AddressRequestFactory]:
         return AddressRequestFactory
@@ -170,8 +196,20 @@ def _inventory() -> api.Inventory:
     return _shared
 
 
-def _server_id(device_id: str | None) -> str | None:
+def _server_id(port: dict[str, Any]) -> str | None:
+    # While Nova creates a port its owner is still empty.
+    owner = port.get('device_owner') or constants.DEVICE_OWNER_COMPUTE_PREFIX
+    if not owner.startswith(constants.DEVICE_OWNER_COMPUTE_PREFIX):
+        return None
     try:
-        return str(uuid.UUID(device_id))
-    except (TypeError, ValueError):
+        return types.parse_uuid(port.get('device_id') or '')
+    except ValueError:
+        return None
+
+
+def _mac(text: Any) -> str | None:
+    # It is no Ethernet address where the port was not told, or is Infiniband.
+    try:
+        return types.parse_mac(str(text))
+    except ValueError:
         return None

@@ -17,6 +17,9 @@ import datetime
 
 from vmip_plugin import types
 
+#: what an INTEGER column holds
+_MAX_SECONDS = 2**31 - 1
+
 
 def address(text: str) -> types.Address:
     """Parse an IP address."""
@@ -45,9 +48,9 @@ def moment(text: str) -> datetime.datetime:
 
 def seconds(text: str) -> int:
     """Parse a number of seconds that is not negative."""
-    if not text.isdecimal():
+    if not text.isdecimal() or int(text) > _MAX_SECONDS:
         raise argparse.ArgumentTypeError(
-            f'{text!r} is not a number of seconds')
+            f'{text!r} is not a number of seconds from 0 to {_MAX_SECONDS}')
     return int(text)
 
 

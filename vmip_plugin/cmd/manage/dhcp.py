@@ -18,7 +18,28 @@ from typing import Any
 from cliff import lister
 
 from vmip_plugin.cmd import manage
+from vmip_plugin.cmd.manage import arguments
 from vmip_plugin.dhcp import manager
+
+
+class List(lister.Lister):
+    """List the host entries of the DHCP servers and what is still to do."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('--pending', action='store_true',
+                            help='only what is still to do')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        return ('server', 'address', 'mac', 'hostname', 'wanted', 'done',
+                'since', 'tries', 'next_try', 'error'), [
+            (e.server, str(e.address), e.mac, e.hostname or '',
+             'present' if e.present else 'absent', e.done,
+             arguments.show(e.done_at), e.attempts,
+             '' if e.done else arguments.show(e.next_try_at), e.error or '')
+            for e in manage.inventory(self).entries(parsed_args.pending)]
 
 
 class Check(lister.Lister):

@@ -39,9 +39,10 @@ def _values(pool: records.Pool) -> tuple[Any, ...]:
 class Create(show.ShowOne):
     """Make a pool for a Neutron subnet.
 
-    Ranges are those of the subnet's allocation pools unless given. Addresses
-    that Neutron has given away already are conflicts: --adopt takes them into
-    the list as they are, so that nobody else gets them.
+    Ranges are those of the subnet's allocation pools unless given; the
+    subnet's gateway is left out. Addresses that Neutron has given away
+    already are conflicts: --adopt takes them into the list as they are, so
+    that nobody else gets them.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -83,8 +84,8 @@ class Create(show.ShowOne):
                 f'Neutron has no subnet {parsed_args.subnet}: see '
                 f'"openstack subnet list"')
         self._check(subnet, parsed_args)
-        ranges = parsed_args.ranges or [
-            part for first, last in subnet.ranges
+        ranges = [
+            part for first, last in parsed_args.ranges or subnet.ranges
             for part in _without(first, last, subnet.gateway)]
         in_use = list(_in_use(cloud, subnet, ranges))
         for found in in_use:
@@ -145,7 +146,10 @@ def _in_use(cloud: vmip_cloud.Cloud, subnet: vmip_cloud.Subnet,
                     int(a) <= int(address) <= int(b) for a, b in ranges):
                 yield records.InUse(
                     address, project_id=port.project_id, port_id=port.id,
-                    mac=port.mac, server_id=port.device_id[:36] or None)
+                    mac=port.mac, server_id=(
+                        port.device_id
+                        if port.device_owner.startswith('compute:')
+                        else None))
 
 
 class List(lister.Lister):
