@@ -13,8 +13,10 @@
 """``make demo``: brings the cloud up and tells the story."""
 
 import argparse
+from pathlib import Path
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -36,6 +38,28 @@ def _interrupted(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+class _Memory:
+    """How much less memory was available than at the beginning."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+        self._before = self._available()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.most = max(self.most, self._before - self._available())
+            time.sleep(1)
+
+    @staticmethod
+    def _available() -> float:
+        """Return what the kernel says is available, in GiB."""
+        for line in Path('/proc/meminfo').read_text().splitlines():
+            if line.startswith('MemAvailable:'):
+                return int(line.split()[1]) / (1 << 20)
+        raise OSError('/proc/meminfo tells no MemAvailable')
+
+
 def main() -> int:
     """Return 0, or 1 if an assertion failed."""
     parser = argparse.ArgumentParser(prog='make demo')
@@ -48,6 +72,7 @@ def main() -> int:
     def say(line: str) -> None:
         print(f'[{time.monotonic() - began:6.1f} s] {line}', flush=True)
 
+    memory = _Memory()
     results: list[story.Result] = []
     code = 1
     say('bringing up Keystone, Placement, Glance, Neutron, Nova, RabbitMQ, '
@@ -77,6 +102,7 @@ def main() -> int:
         else:
             say('taking the cloud down')
             harness.minicloud.down()
+    say(f'memory in use at most: {memory.most:.1f} GiB')
     say('all as it should be' if code == 0 else f'exit code {code}')
     return code
 

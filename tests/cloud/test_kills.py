@@ -12,12 +12,14 @@
 
 """kill -9 of any daemon at any moment, and the end is the same."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import os
 import random
 import sys
 import threading
 import time
+from typing import Any
 import unittest
 
 from minicloud import netns_guest
@@ -27,12 +29,25 @@ from tests.cloud import story
 
 DAEMONS = ('vmip-listener', 'vmip-reclaimer', 'vmip-agent')
 #: when, in seconds after the create or the delete was asked
-MOMENTS = (0.0, 0.3, 1.0, 2.5)
+MOMENTS = (0.0, 0.5, 2.0)
 ROUNDS = int(os.environ.get('VMIP_KILL_ROUNDS', '1'))
+#: seconds until whoever looks after daemons starts a dead one again
+RESTART = 1
+
+
+def kill(daemon: str) -> None:
+    """Kill a daemon, and start it again a little later."""
+    harness.minicloud.kill(daemon)
+    time.sleep(RESTART)
+    harness.minicloud.start(daemon)
 
 
 class TestKills(unittest.TestCase):
     """Fake compute; a namespace with a real DHCP client plays the guest."""
+
+    cloud: harness.Cloud
+    story: story.Story
+    wanted: dict[str, Any]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -40,72 +55,145 @@ class TestKills(unittest.TestCase):
         cls.cloud = harness.Cloud()
         cls.story = story.Story(cls.cloud, lambda line: None)
         cls.story.prepare()
-        compute = cls.cloud.sdk().compute
+        sdk = cls.cloud.sdk()
         cls.wanted = {
-            'flavorRef': compute.find_flavor('tiny').id,
-            'imageRef': cls.cloud.sdk().image.find_image('guest').id,
-            'networks': [{'uuid': cls.cloud.sdk().network.find_network(
-                story.NETWORK).id}]}
+            'flavorRef': sdk.compute.find_flavor('tiny').id,
+            'imageRef': sdk.image.find_image('guest').id,
+            'networks': [
+                {'uuid': sdk.network.find_network(story.NETWORK).id}]}
 
     def tearDown(self) -> None:
         # A test that failed must not leave the next one without a daemon.
         harness.minicloud.start(*DAEMONS)
         self.cloud.forget_servers()
 
-    def kill_soon(self, daemon: str, after: float) -> threading.Thread:
-        """Kill a daemon some time from now, and start it again later."""
-        def run() -> None:
-            time.sleep(after)
-            harness.minicloud.kill(daemon)
-            time.sleep(1)
-            harness.minicloud.start(daemon)
+    def create(self, name: str, **more: Any) -> None:
+        self.cloud.sdk().compute.create_server(
+            name=name, **self.wanted, **more)
 
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
-
-    def life(self, name: str, daemon: str, born: float | None,
-             died: float | None) -> str:
-        """Let a server live and die, with a kill at birth or at death."""
-        compute = self.cloud.sdk().compute
-        asked = time.time()
-        compute.create_server(name=name, **self.wanted)
-        killer = (self.kill_soon(daemon, born) if born is not None else None)
+    def boot(self, name: str, stack: contextlib.ExitStack) -> tuple[str, str]:
+        """Boot a server's guest; return its address and MAC."""
         server = self.story.active(name)
         port = self.cloud.port(server.id)
         address: str = port.fixed_ips[0]['ip_address']
-        self.assertLess(self.story.known_since(address) - asked, 5)
-        with netns_guest.NetnsGuest(port.mac_address) as guest:
-            lease = guest.wait_lease(60)
-            self.assertEqual(address, lease.address)
-            if killer is not None:
-                killer.join()
-        deleted = time.time()
-        compute.delete_server(server.id)
-        if died is not None:
-            killer = self.kill_soon(daemon, died)
-        self.story.given_back(address, port.mac_address, deleted, 90)
-        if killer is not None:
-            killer.join()
+        self.assertEqual(
+            port.id, self.holder(address), 'the list has another holder')
+        guest = stack.enter_context(
+            netns_guest.NetnsGuest(port.mac_address))
+        lease = guest.wait_lease(60)
+        self.assertIsNotNone(lease, f'{name} got no lease')
+        self.assertEqual(address, lease.address)
+        return address, port.mac_address
+
+    def holder(self, address: str) -> str | None:
+        found = self.cloud.inventory.addresses(
+            address=harness.address(address))
+        return found[0][1].port_id if found else None
+
+    def delete(self, name: str) -> None:
+        self.cloud.sdk().compute.delete_server(self.cloud.server(name).id)
+
+    def nothing_left(self) -> None:
         self.assertEqual([], self.cloud.manage('dhcp', 'check'))
         self.assertEqual([], self.cloud.manage('dhcp', 'list'))
-        return address
+        self.assertEqual({}, harness.host_entries())
+        self.assertEqual({}, harness.leases())
+
+    def life(self, daemon: str, born: float | None, died: float | None
+             ) -> None:
+        """Let a server live and die, with a kill at birth or at death."""
+        asked = time.time()
+        self.create('kill')
+        killer = None
+        with contextlib.ExitStack() as stack:
+            if born is not None:
+                killer = threading.Timer(born, kill, [daemon])
+                killer.start()
+            address, mac = self.boot('kill', stack)
+            self.assertLess(self.story.known_since(address) - asked, 5)
+            if killer is not None:
+                killer.join()
+        # What is given back is given away again: it is always this one.
+        self.assertEqual(story.FIRST, address)
+        deleted = time.time()
+        self.delete('kill')
+        if died is not None:
+            killer = threading.Timer(died, kill, [daemon])
+            killer.start()
+        self.story.given_back(address, mac, deleted, 90)
+        if killer is not None:
+            killer.join()
+        self.nothing_left()
 
     def test_kill_at_birth(self) -> None:
-        self.rounds(lambda name, daemon, moment: self.life(
-            name, daemon, moment, None))
+        for daemon in DAEMONS * ROUNDS:
+            for moment in MOMENTS:
+                with self.subTest(daemon=daemon, seconds=moment):
+                    self.life(daemon, moment, None)
 
     def test_kill_at_death(self) -> None:
-        self.rounds(lambda name, daemon, moment: self.life(
-            name, daemon, None, moment))
+        for daemon in DAEMONS * ROUNDS:
+            for moment in MOMENTS:
+                with self.subTest(daemon=daemon, seconds=moment):
+                    self.life(daemon, None, moment)
 
-    def rounds(self, one: Callable[[str, str, float], str]) -> None:
-        first = None
-        for number in range(ROUNDS):
-            for daemon in DAEMONS:
-                moment = random.choice(MOMENTS)
-                print(f'kill -9 {daemon} after {moment} s', file=sys.stderr)
-                address = one(f'kill-{number}', daemon, moment)
-                # What is given back is given away again, at once.
-                first = first or address
-                self.assertEqual(first, address)
+    def test_story_under_kills(self) -> None:
+        """The steps a to f, and all the while somebody kills daemons."""
+        for _ in range(ROUNDS):
+            self.steps()
+
+    def steps(self) -> None:
+        self.cloud.manage('reservation', 'create', story.HELD, '--pool',
+                          story.POOL, '--server-name', 'kill-d')
+        guests = {name: contextlib.ExitStack() for name in (
+            'kill-a', 'kill-c-1', 'kill-c-2', 'kill-c-3', 'kill-d', 'kill-e')}
+        with contextlib.ExitStack() as everything, self.killing(DAEMONS):
+            for stack in guests.values():
+                everything.enter_context(stack)
+            self.create('kill-a')
+            first, mac = self.boot('kill-a', guests['kill-a'])
+            self.create('kill-c', min_count=3, max_count=3)
+            three = [self.boot(f'kill-c-{n}', guests[f'kill-c-{n}'])
+                     for n in (1, 2, 3)]
+            self.assertEqual(3, len({address for address, _ in three}))
+            self.create('kill-d')
+            self.assertEqual(story.HELD,
+                             self.boot('kill-d', guests['kill-d'])[0])
+            deleted = time.time()
+            guests['kill-a'].close()
+            self.delete('kill-a')
+            self.story.given_back(first, mac, deleted, 90)
+            self.create('kill-e')
+            self.assertEqual(first, self.boot('kill-e', guests['kill-e'])[0])
+        with self.story.without('vmip-listener'), \
+                self.killing(('vmip-reclaimer', 'vmip-agent')):
+            deleted = time.time()
+            address, mac = three[0]
+            self.delete('kill-c-1')
+            self.story.given_back(address, mac, deleted, 90)
+        self.cloud.forget_servers()
+        self.cloud.manage('reservation', 'delete', story.HELD, '--pool',
+                          story.POOL)
+        self.nothing_left()
+
+    @contextlib.contextmanager
+    def killing(self, daemons: tuple[str, ...]) -> Iterator[None]:
+        """Kill one of these daemons every few seconds."""
+        stop = threading.Event()
+        killed = []
+
+        def run() -> None:
+            while not stop.wait(random.uniform(0.2, 2.5)):
+                daemon = random.choice(daemons)
+                kill(daemon)
+                killed.append(daemon)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            print('killed:', *killed, file=sys.stderr)
+        self.assertTrue(killed, 'nothing was killed')
