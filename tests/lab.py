@@ -1,0 +1,411 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Networks, servers and clients in namespaces that a test makes for itself.
+
+Every name has this process's id in it, every process is ended by its own
+handle, and everything is a context manager. Needs root.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import ctypes
+import ipaddress
+import itertools
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from types import TracebackType
+from typing import IO, Self, TypeVar
+
+T = TypeVar('T')
+ManagedT = TypeVar('ManagedT', bound='Managed')
+
+_COUNT = itertools.count()
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def run(*args: str) -> str:
+    """Run a command to its end and return what it prints."""
+    done = subprocess.run(args, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f'{" ".join(args)}: {done.stdout}')
+    return done.stdout
+
+
+def wait_for(what: Callable[[], T], timeout: float = 10) -> T:
+    """Return the first true value of ``what()`` within some seconds."""
+    end = time.monotonic() + timeout
+    while not (value := what()):
+        if time.monotonic() > end:
+            raise TimeoutError(f'not within {timeout} s')
+        time.sleep(0.005)
+    return value
+
+
+class Managed:
+    """A context manager that leaves nothing behind, on any way out."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None,
+                 value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._stack.close()
+
+
+class Folder(Managed):
+    """A throw-away folder that every user may read."""
+
+    def start(self) -> None:
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix='vmip-test-'))
+        self._stack.callback(shutil.rmtree, self.path, ignore_errors=True)
+        self.path.chmod(0o755)
+
+
+class Namespace(Managed):
+    """A network namespace of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = f'vmip{os.getpid()}-{next(_COUNT)}'
+
+    def start(self) -> None:
+        run('ip', 'netns', 'add', self.name)
+        self._stack.callback(run, 'ip', 'netns', 'del', self.name)
+        self._stack.callback(self._empty)
+        self.run('ip', 'link', 'set', 'lo', 'up')
+
+    def _empty(self) -> None:
+        # what a client has forked off holds the namespace
+        for pid in run('ip', 'netns', 'pids', self.name).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+    def command(self, *args: str) -> list[str]:
+        return ['ip', 'netns', 'exec', self.name, *args]
+
+    def run(self, *args: str) -> str:
+        return run(*self.command(*args))
+
+    def popen(self, *args: str,
+              output: IO[bytes] | int = subprocess.DEVNULL,
+              ) -> subprocess.Popen[bytes]:
+        """Start a process inside; its id is that of ``args``' process."""
+        return subprocess.Popen(self.command(*args), stdout=output,
+                                stderr=subprocess.STDOUT,
+                                stdin=subprocess.DEVNULL)
+
+    def inside(self, function: Callable[[], T]) -> T:
+        """Call a function in a thread that has entered the namespace."""
+        result: list[T] = []
+        errors: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                with open(f'/run/netns/{self.name}', 'rb') as file:
+                    if _LIBC.setns(file.fileno(), _CLONE_NEWNET):
+                        raise OSError(ctypes.get_errno(), 'setns')
+                result.append(function())
+            except BaseException as exc:
+                errors.append(exc)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return result[0]
+
+
+class Bridge(Namespace):
+    """A namespace with a bridge ``br0`` where a DHCP server may listen.
+
+    :param address: the bridge's address with its prefix.
+    """
+
+    def __init__(self, address: str = '10.66.255.254/16') -> None:
+        super().__init__()
+        self.address = ipaddress.IPv4Interface(address)
+        self._ports = itertools.count()
+
+    def start(self) -> None:
+        super().start()
+        self.run('ip', 'link', 'add', 'br0', 'type', 'bridge',
+                 'forward_delay', '0', 'mcast_snooping', '0')
+        self.run('ip', 'address', 'add', str(self.address), 'dev', 'br0')
+        self.run('ip', 'link', 'set', 'br0', 'up')
+
+    def attach(self, other: Namespace, mac: str | None = None) -> None:
+        """Give another namespace an ``eth0`` on this bridge."""
+        port = f'p{next(self._ports)}'
+        run('ip', 'link', 'add', port, 'netns', self.name, 'type', 'veth',
+            'peer', 'name', 'eth0', 'netns', other.name)
+        if mac:
+            other.run('ip', 'link', 'set', 'eth0', 'address', mac)
+        self.run('ip', 'link', 'set', port, 'master', 'br0', 'up')
+        other.run('ip', 'link', 'set', 'eth0', 'up')
+
+
+class Process(Managed):
+    """A process that is ended, at the latest, with the test."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.send_signal(how)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+
+class Dnsmasq(Process):
+    """A dnsmasq that serves host entries, and nobody else, on a bridge.
+
+    :param hostsdir: its ``--dhcp-hostsdir``; default: ``hosts`` in
+        :attr:`folder`.
+    """
+
+    def __init__(self, bridge: Bridge, folder: pathlib.Path,
+                 hostsdir: pathlib.Path | None = None,
+                 extra: Sequence[str] = ('--dhcp-authoritative',)) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self.folder = folder
+        self.hostsdir = hostsdir or folder / 'hosts'
+        self.pid_file = folder / 'dnsmasq.pid'
+        self.lease_file = folder / 'dnsmasq.leases'
+        self.log = folder / 'dnsmasq.log'
+        self.extra = list(extra)
+
+    def start(self) -> None:
+        self.hostsdir.mkdir(exist_ok=True)
+        self._stack.callback(self.end)
+        self.up()
+
+    def up(self) -> None:
+        """Start it, also once more after :meth:`end`."""
+        self.pid_file.unlink(missing_ok=True)
+        subnet = self.bridge.address.network
+        with open(self.log, 'ab') as log:
+            mark = log.tell()
+            # it gives up root for nobody, as it does in earnest
+            self.process = self.bridge.popen(
+                'dnsmasq', '--keep-in-foreground', '--log-facility=-',
+                '--port=0', '--conf-file=/dev/null', '--interface=br0',
+                '--bind-interfaces', '--dhcp-lease-max=20000',
+                f'--dhcp-range={subnet.network_address},static,'
+                f'{subnet.netmask},10m',
+                f'--dhcp-hostsdir={self.hostsdir}',
+                f'--pid-file={self.pid_file}',
+                f'--dhcp-leasefile={self.lease_file}', *self.extra,
+                output=log)
+        process = self.process
+
+        def listens() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(self.log.read_text(errors='replace'))
+            return (self.pid_file.exists()
+                    and b'started' in self.log.read_bytes()[mark:])
+
+        wait_for(listens, 60)
+
+
+class Client(Process):
+    """A machine on the bridge with a real DHCP client.
+
+    :param kind: ``udhcpc``, ``dhclient`` or ``dhcpcd``.
+    """
+
+    def __init__(self, bridge: Bridge, mac: str, kind: str = 'udhcpc',
+                 ) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self.mac = mac
+        self.kind = kind
+
+    def start(self) -> None:
+        self.namespace = self._stack.enter_context(Namespace())
+        self.folder = self._stack.enter_context(Folder()).path
+        self._stack.callback(self.end)
+        self.bridge.attach(self.namespace, self.mac)
+        script = self.folder / 'script'
+        script.write_text(
+            '#!/bin/sh\n'
+            # dhclient's, udhcpc's and dhcpcd's names of what they do
+            'case "$reason$1" in PREINIT*) exit 0;;\n'
+            'BOUND|REBOOT|bound)'
+            ' a=${new_ip_address:-$ip}\n'
+            f' echo "$a" > {self.folder}/tmp;'
+            f' mv {self.folder}/tmp {self.folder}/address;;\n'
+            'esac\n')
+        script.chmod(0o755)
+
+    def obtain(self, timeout: float = 5) -> ipaddress.IPv4Address | None:
+        """Start the client anew and return the address it gets.
+
+        udhcpc sends one DISCOVER only.
+        """
+        self.end(signal.SIGKILL)
+        got = self.folder / 'address'
+        got.unlink(missing_ok=True)
+        with open(self.folder / 'log', 'ab') as log:
+            self.process = self.namespace.popen(
+                *getattr(self, f'_{self.kind}')(timeout), output=log)
+        try:
+            wait_for(got.exists, timeout)
+        except TimeoutError:
+            return None
+        return ipaddress.IPv4Address(got.read_text().strip())
+
+    def _udhcpc(self, timeout: float) -> list[str]:
+        return ['udhcpc', '-f', '-n', '-t', '1', '-T', str(int(timeout)),
+                '-i', 'eth0', '-s', str(self.folder / 'script')]
+
+    def _dhclient(self, timeout: float) -> list[str]:
+        (self.folder / 'conf').write_text(
+            f'timeout {int(timeout)}; initial-interval 1;\n')
+        return ['dhclient', '-4', '-d', '-1',
+                '-cf', f'{self.folder}/conf', '-lf', f'{self.folder}/leases',
+                '-pf', f'{self.folder}/pid', '-sf', f'{self.folder}/script',
+                'eth0']
+
+    def _dhcpcd(self, timeout: float) -> list[str]:
+        # its folders are compiled in: the mounts are the namespace's own
+        inner = self.folder / 'dhcpcd'
+        inner.mkdir(exist_ok=True)
+        return ['sh', '-c',
+                'for d in /run /var/lib; do mount -t tmpfs none $d &&'
+                f' mkdir $d/dhcpcd && mount --bind {inner} $d/dhcpcd'
+                ' || exit; done;'
+                'exec dhcpcd -4 -B -A -L -f /dev/null'
+                f' -t {int(timeout)} -c {self.folder}/script eth0']
+
+
+class Prober(Managed):
+    """Speaks DHCP for any number of MACs, for what a client is too slow.
+
+    It asks for answers by broadcast (RFC 2131, 4.1), as its interface has
+    none of the MACs.
+    """
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self._xids = itertools.count(os.getpid() << 12)
+
+    def start(self) -> None:
+        namespace = self._stack.enter_context(Namespace())
+        self.bridge.attach(namespace)
+        self._socket = namespace.inside(lambda: socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)))
+        self._stack.callback(self._socket.close)
+        self._socket.bind(('eth0', 0x0800))
+
+    def discover(self, mac: str, timeout: float = 1,
+                 ) -> ipaddress.IPv4Address | None:
+        """Return what one DISCOVER is offered, or None."""
+        offer = self._ask(mac, {53: b'\x01'}, timeout)
+        return offer[0] if offer else None
+
+    def acquire(self, mac: str, timeout: float = 1,
+                client_id: bytes | None = None,
+                ) -> ipaddress.IPv4Address | None:
+        """Take a lease: DISCOVER, OFFER, REQUEST, ACK."""
+        ident = {61: client_id} if client_id else {}
+        offer = self._ask(mac, {53: b'\x01'} | ident, timeout)
+        if offer is None:
+            return None
+        address, options = offer
+        answer = self._ask(
+            mac, {53: b'\x03', 50: address.packed, 54: options[54]} | ident,
+            timeout)
+        if answer is None or answer[1][53] != b'\x05':
+            return None
+        return answer[0]
+
+    def _ask(self, mac: str, options: dict[int, bytes], timeout: float,
+             ) -> tuple[ipaddress.IPv4Address, dict[int, bytes]] | None:
+        xid = next(self._xids) & 0xffffffff
+        hardware = bytes.fromhex(mac.replace(':', ''))
+        self._socket.send(_frame(hardware, xid, options))
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                answer = _parse(self._socket.recv(2048), xid)
+            except TimeoutError:
+                break
+            if answer:
+                return answer
+        return None
+
+
+def _frame(mac: bytes, xid: int, options: dict[int, bytes]) -> bytes:
+    dhcp = struct.pack('!BBBBIHH16x', 1, 1, 6, 0, xid, 0, 0x8000)
+    dhcp += mac.ljust(16, b'\0') + bytes(192) + b'\x63\x82\x53\x63'
+    for code, value in options.items():
+        dhcp += bytes((code, len(value))) + value
+    dhcp = (dhcp + b'\xff').ljust(300, b'\0')
+    udp = struct.pack('!HHHH', 68, 67, 8 + len(dhcp), 0)
+    head = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 28 + len(dhcp), 0, 0, 64, 17,
+                       0, bytes(4), b'\xff' * 4)
+    words = sum(struct.unpack('!10H', head))
+    words = (words & 0xffff) + (words >> 16)
+    head = head[:10] + struct.pack('!H', ~words & 0xffff) + head[12:]
+    return b'\xff' * 6 + mac + b'\x08\x00' + head + udp + dhcp
+
+
+def _parse(frame: bytes, xid: int,
+           ) -> tuple[ipaddress.IPv4Address, dict[int, bytes]] | None:
+    ip = frame[14:]
+    if ip[9] != 17:
+        return None
+    udp = ip[(ip[0] & 15) * 4:]
+    dhcp = udp[8:]
+    if udp[2:4] != b'\0\x44' or dhcp[4:8] != struct.pack('!I', xid):
+        return None
+    options = {}
+    rest: Iterator[int] = iter(dhcp[240:])
+    for code in rest:
+        if code == 255:
+            break
+        if code:
+            options[code] = bytes(itertools.islice(rest, next(rest)))
+    return ipaddress.IPv4Address(dhcp[16:20]), options

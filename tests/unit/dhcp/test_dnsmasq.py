@@ -1,0 +1,540 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The dnsmasq driver on a folder, with a process that only counts SIGHUPs.
+
+What dnsmasq itself does with the folder is in tests/contract.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import datetime
+import ipaddress
+import itertools
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+from unittest import mock
+
+import hypothesis
+from hypothesis import strategies
+import testtools
+
+from oslo_config import cfg
+from vmip_plugin.conf import dhcp
+from vmip_plugin.dhcp import base
+from vmip_plugin.dhcp import dnsmasq
+from vmip_plugin.dhcp import none
+from vmip_plugin import exceptions
+
+COUNTER = '''
+import os, signal, sys
+def count(number, frame):
+    with open(sys.argv[1] + '/hups', 'a') as file:
+        file.write('x')
+signal.signal(signal.SIGHUP, count)
+with open(sys.argv[1] + '/pid', 'w') as file:
+    file.write(f'{os.getpid()}\\n')
+while True:
+    signal.pause()
+'''
+
+
+def entry(number: int, host: int | None = None,
+          hostname: str | None = None) -> base.HostEntry:
+    return base.HostEntry(
+        f'fa:16:3e:00:00:{number:02x}',
+        ipaddress.IPv4Address(f'192.0.2.{host or number}'), hostname)
+
+
+class Crash(BaseException):
+    """What a kill -9 looks like from inside."""
+
+
+class Base(testtools.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.root)
+        self.hostsdir = self.root / 'hosts'
+        self.hostsdir.mkdir()
+
+    def start(self) -> 'subprocess.Popen[bytes]':
+        """Start the process that stands for dnsmasq."""
+        (self.root / 'pid').unlink(missing_ok=True)
+        program = self.root / 'dnsmasq'
+        if not program.is_symlink():
+            program.symlink_to(os.path.realpath(sys.executable))
+        process = subprocess.Popen([program, '-I', '-S', '-c', COUNTER,
+                                    self.root])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        end = time.monotonic() + 10
+        while not ((self.root / 'pid').exists()
+                   and (self.root / 'pid').read_text().endswith('\n')):
+            self.assertTrue(time.monotonic() < end)
+            time.sleep(0.005)
+        return process
+
+    def driver(self, **values: Any) -> dnsmasq.DnsmasqDriver:
+        conf = cfg.ConfigOpts()
+        conf([], default_config_files=[], default_config_dirs=[])
+        group = dhcp.register_server(conf, 'test', dnsmasq.DnsmasqDriver.OPTS)
+        for name, value in ({'hostsdir': str(self.hostsdir),
+                             'pid_file': str(self.root / 'pid')}
+                            | values).items():
+            conf.set_override(name, value, 'dhcp:test')
+        return dnsmasq.DnsmasqDriver('test', group)
+
+    def hups(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return len((self.root / 'hups').read_text())
+        return 0
+
+    def texts(self) -> dict[str, str]:
+        """Return what dnsmasq reads when it starts."""
+        return {path.name: path.read_text()
+                for path in self.hostsdir.iterdir() if path.name[0] != '.'}
+
+
+class TestOptions(Base):
+
+    def test_needed(self) -> None:
+        for name in 'hostsdir', 'pid_file':
+            error = self.assertRaises(exceptions.ConfigError, self.driver,
+                                      **{name: None})
+            self.assertIn(name, str(error))
+
+    def test_lease_time(self) -> None:
+        for text in '10m', '3600', '2w', 'infinite':
+            self.driver(lease_time=text)
+        for text in '10m,set:x', 'm', '1y', '-1', '10m\n', 'ignore':
+            self.assertRaises(exceptions.ConfigError, self.driver,
+                              lease_time=text)
+
+    def test_server_id(self) -> None:
+        self.assertIsNone(self.driver().server_id)
+        self.assertEqual(ipaddress.IPv4Address('192.0.2.1'),
+                         self.driver(server_id='192.0.2.1').server_id)
+
+    def test_capabilities(self) -> None:
+        lease_list = base.Capability.LEASE_LIST
+        self.assertNotIn(lease_list, self.driver().capabilities)
+        self.assertIn(lease_list, self.driver(lease_file='/l').capabilities)
+        self.assertNotIn(lease_list, dnsmasq.DnsmasqDriver.capabilities)
+
+
+class TestLines(Base):
+
+    def test_line(self) -> None:
+        self.driver(lease_time='10m').put([entry(1, hostname='WEB-1')])
+        self.assertEqual(
+            {'vmip-192.0.2.1': 'fa:16:3e:00:00:01,192.0.2.1,web-1,10m\n'},
+            self.texts())
+
+    @hypothesis.given(strategies.one_of(
+        strategies.text(), strategies.from_regex(r'[a-z0-9:.,-]{1,20}'),
+        strategies.sampled_from(['ignore', 'infinite', '7d', '0', '12s'])))
+    def test_any_hostname(self, hostname: str) -> None:
+        line = dnsmasq._line(entry(1, hostname=hostname))
+        self.assertRegex(line, r'\Afa:16:3e:00:00:01,192\.0\.2\.1'
+                               r'(,[a-z0-9]([a-z0-9-]*[a-z0-9])?)?\Z')
+        self.assertNotRegex(line, r',(\d+[smhdw]?|infinite|ignore)\Z')
+        # with and without a lease time behind it the same name is found
+        for suffix in '', ',10m', ',3600', ',infinite':
+            parsed = dnsmasq._parse(line + suffix)
+            assert parsed is not None
+            address, match = parsed
+            self.assertEqual(line, dnsmasq._line(
+                base.HostEntry(match['mac'], address, match['name'])))
+
+    @hypothesis.given(strategies.text())
+    def test_parse_anything(self, text: str) -> None:
+        dnsmasq._parse(text)
+        dnsmasq._parse(f'fa:16:3e:00:00:01,192.0.2.1{text}')
+
+    def test_no_mac_and_no_ipv4(self) -> None:
+        bad = base.HostEntry('fa:16:3e', entry(1).address)
+        worse = base.HostEntry('fa:16:3e:00:00:09\n', entry(2).address)
+        six = base.HostEntry(entry(3).mac, ipaddress.ip_address('::1'))
+        failures = self.driver().put([bad, worse, entry(4), six])
+        self.assertEqual({bad, worse, six}, set(failures))
+        self.assertEqual(['vmip-192.0.2.4'], list(self.texts()))
+        self.assertEqual({}, self.driver().remove([bad, six]))
+
+
+class TestFolder(Base):
+
+    def test_what_is_not_ours(self) -> None:
+        self.start()
+        theirs = {'by-hand': 'fa:16:3e:00:00:01,192.0.2.1\n',
+                  'vmip-notes': 'fa:16:3e:00:00:02,192.0.2.2\n',
+                  'vmip-192.0.2.300': 'fa:16:3e:00:00:03,192.0.2.3\n',
+                  'xvmip-192.0.2.4': 'fa:16:3e:00:00:04,192.0.2.4\n'}
+        for name, text in theirs.items():
+            (self.hostsdir / name).write_text(text)
+        driver = self.driver(compact_above=0)
+        self.assertEqual([], list(driver.entries()))
+        every = [entry(number) for number in range(1, 9)]
+        driver.remove(every)
+        driver.put(every)
+        driver.remove(every)
+        self.assertEqual([], list(driver.entries()))
+        self.assertEqual(theirs | {'vmip-hosts': ''}, self.texts())
+
+    def test_garbled(self) -> None:
+        for text in ('', 'fa:16:3e:00:00:01,192.0.2.1',
+                     'fa:16:3e:00:00:01,192.0.2.\n',
+                     'fa:16:3e:00:00:01,192.0.2.2\n',
+                     'fa:16:3e:00:00:01,192.0.2.1\n\n',
+                     'fa:16:3e:00:00:01,192.0.2.1,ignore\n',
+                     '\udcff\n', '#\n'):
+            self.start()
+            before = self.hups()
+            path = self.hostsdir / 'vmip-192.0.2.1'
+            path.write_text(text, errors='surrogateescape')
+            driver = self.driver()
+            with mock.patch.object(dnsmasq.LOG, 'warning') as warning:
+                self.assertEqual([], list(driver.entries()))
+                self.assertEqual([], list(driver.entries()))
+                self.assertEqual(1, warning.call_count, text)
+            driver.put([entry(9)])
+            self.assertEqual(before, self.hups())
+            # dnsmasq may have read something else there
+            driver.put([entry(1)])
+            self.assertEqual(before + 1, self.hups())
+            path.write_text(text, errors='surrogateescape')
+            driver.remove([entry(7, 1), entry(9)])
+            self.assertEqual(before + 2, self.hups())
+            self.assertFalse(path.exists())
+
+    def test_garbled_lines_of_the_many(self) -> None:
+        self.start()
+        driver = self.driver(compact_above=0)
+        driver.put([entry(1), entry(2), entry(3)])
+        path = self.hostsdir / '.vmip-hosts'
+        path.write_text(path.read_text().replace(':02,', ':02;')[:-2])
+        self.assertEqual([entry(1)], list(driver.entries()))
+        driver.put([entry(2), entry(3)])
+        self.assertEqual([entry(1), entry(2), entry(3)],
+                         sorted(driver.entries()))
+
+    def test_new_lease_time_is_written(self) -> None:
+        self.start()
+        self.driver().put([entry(1, hostname='web')])
+        driver = self.driver(lease_time='5m')
+        driver.put([entry(1, hostname='web')])
+        self.assertEqual(1, self.hups())
+        self.assertEqual([entry(1, hostname='web')], list(driver.entries()))
+
+    def test_big_put_needs_one_reload(self) -> None:
+        self.start()
+        driver = self.driver(compact_above=10)
+        many = [entry(number) for number in range(1, 100)]
+        driver.put(many)
+        self.assertEqual(1, self.hups())
+        self.assertEqual(['vmip-hosts'], list(self.texts()))
+        self.assertEqual(many, sorted(driver.entries()))
+        driver.put(many)
+        self.assertEqual(1, self.hups())
+
+    def test_missing(self) -> None:
+        self.hostsdir.rmdir()
+        driver = self.driver()
+        calls: list[Callable[[], object]] = [
+            lambda: driver.put([entry(1)]),
+            lambda: driver.remove([entry(1)]),
+            lambda: list(driver.entries())]
+        for call in calls:
+            error = self.assertRaises(exceptions.DHCPServerUnavailable, call)
+            self.assertIn(str(self.hostsdir), str(error))
+            self.assertIn('create the folder', str(error))
+        self.assertEqual(1, len(driver.check()))
+
+
+class TestModel(Base):
+    """The same calls leave the same entries as in the driver in memory."""
+
+    ENTRIES = strategies.lists(strategies.builds(
+        entry, strategies.integers(1, 4), strategies.integers(1, 4),
+        strategies.sampled_from([None, 'web'])), max_size=6)
+
+    @hypothesis.settings(deadline=None)
+    @hypothesis.given(
+        strategies.integers(0, 4),
+        strategies.lists(strategies.tuples(strategies.booleans(), ENTRIES),
+                         max_size=6))
+    def test_like_the_model(
+            self, compact_above: int,
+            calls: list[tuple[bool, list[base.HostEntry]]]) -> None:
+        for path in self.hostsdir.iterdir():
+            path.unlink()
+        driver = self.driver(compact_above=compact_above)
+        model = none.NoneDriver('model', driver.options)
+        with mock.patch.object(driver, '_reload'):
+            for put, entries in calls:
+                for each in driver, model:
+                    change = each.put if put else each.remove
+                    self.assertEqual({}, change(entries))
+                self.assertEqual(sorted(map(repr, model.entries())),
+                                 sorted(map(repr, driver.entries())))
+
+
+class TestServer(Base):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.driver().put([entry(1)])
+
+    def refused(self, **values: Any) -> str:
+        error = self.assertRaises(exceptions.DHCPServerUnavailable,
+                                  self.driver(**values).remove, [entry(1)])
+        self.assertEqual(1, (self.hostsdir / '.vmip-lock').stat().st_size)
+        self.assertEqual({}, self.texts())
+        return str(error)
+
+    def test_no_pid_file(self) -> None:
+        self.assertIn('start dnsmasq, or set pid_file', self.refused())
+
+    def test_no_pid_in_it(self) -> None:
+        for text in '', 'x', '0', '-1', '1 2', '9' * 40:
+            (self.root / 'pid').write_text(text)
+            self.assertIn('no process id', self.refused())
+
+    def test_process_is_gone(self) -> None:
+        process = self.start()
+        process.kill()
+        process.wait()
+        self.assertIn('start dnsmasq', self.refused())
+        self.start()
+        self.assertEqual({}, self.driver().remove([entry(1)]))
+        self.assertEqual(1, self.hups())
+        self.assertEqual(0, (self.hostsdir / '.vmip-lock').stat().st_size)
+
+    def test_another_process(self) -> None:
+        (self.root / 'pid').write_text(f'{os.getpid()}\n')
+        self.assertIn('is not dnsmasq', self.refused())
+
+    def test_may_not_signal(self) -> None:
+        self.start()
+        with mock.patch.object(signal, 'pidfd_send_signal',
+                               side_effect=PermissionError(1, 'no')):
+            self.assertIn('CAP_KILL', self.refused())
+
+    def test_does_not_get_to_it(self) -> None:
+        process = self.start()
+        process.send_signal(signal.SIGSTOP)
+        self.assertIn('raise timeout', self.refused(timeout=1))
+        process.send_signal(signal.SIGCONT)
+
+    def test_ends_while_it_reads(self) -> None:
+        process = self.start()
+
+        def kill(*args: object) -> None:
+            process.kill()
+            process.wait()
+
+        with mock.patch.object(signal, 'pidfd_send_signal', kill):
+            self.assertIn('ended while', self.refused())
+
+
+class TestCrash(Base):
+    """Killed before each single thing that a call does."""
+
+    STEPS = ((os, 'ftruncate'), (os, 'replace'), (os, 'unlink'),
+             (os, 'symlink'), (os, 'fsync'), (os, 'fchmod'),
+             (signal, 'pidfd_send_signal'))
+
+    @contextlib.contextmanager
+    def crash_at(self, number: int) -> Iterator[list[str]]:
+        done: list[str] = []
+
+        def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*args: Any, **kwargs: Any) -> Any:
+                if len(done) == number:
+                    raise Crash
+                done.append(name)
+                return real(*args, **kwargs)
+            return step
+
+        with contextlib.ExitStack() as stack:
+            for module, name in self.STEPS:
+                stack.enter_context(mock.patch.object(
+                    module, name, wrap(name, getattr(module, name))))
+            yield done
+
+    def every_crash(self, compact_above: int, *sizes: int) -> int:
+        """Crash at each step.
+
+        :param sizes: of the calls that put what is there before.
+        :returns: the number of steps.
+        """
+        self.start()
+        driver = self.driver(compact_above=compact_above)
+        others = [entry(number) for number in range(1, 7)]
+        moving, gone = entry(7, 20), entry(8, 21)
+        after = [*others, entry(9, 20), entry(8, 22)]
+        for number in range(100):
+            driver.remove(list(driver.entries()))
+            before = iter([*others, moving, gone])
+            for size in sizes:
+                driver.put(list(itertools.islice(before, size)))
+            memory = set(driver.entries())
+            hups = self.hups()
+            try:
+                with self.crash_at(number) as done:
+                    driver.put(after)
+            except Crash:
+                pass
+            else:
+                return number
+            held = set(driver.entries())
+            # nobody else's line is missing at any moment
+            self.assertEqual(set(), set(others) - held, str(done))
+            # no line contradicts another in what dnsmasq would read
+            lines = {line for text in self.texts().values()
+                     for line in text.splitlines()}
+            self.assertEqual(len(held), len(lines), str(done))
+            self.assertEqual(len({e.address for e in held}), len(held))
+            self.assertEqual(len({e.mac for e in held}), len(held), str(done))
+            # what dnsmasq remembers too much of is known to be owed
+            owed = (self.hostsdir / '.vmip-lock').stat().st_size
+            if memory - held and self.hups() == hups:
+                self.assertEqual(1, owed, str(done))
+            self.driver().remove([])
+            self.assertEqual(0, (self.hostsdir / '.vmip-lock').stat().st_size)
+            if owed:
+                self.assertTrue(self.hups() > hups, str(done))
+            self.assertEqual({}, driver.put(after))
+            self.assertEqual(set(after), set(driver.entries()))
+        self.fail('there is no end')
+
+    def test_single_files(self) -> None:
+        self.assertTrue(self.every_crash(500, 8) > 6)
+
+    def test_compacted_before(self) -> None:
+        self.assertTrue(self.every_crash(0, 8) > 6)
+
+    def test_compacted_in_the_call(self) -> None:
+        self.assertTrue(self.every_crash(4, 4, 4) > 6)
+
+    def test_partly_compacted(self) -> None:
+        self.assertTrue(self.every_crash(3, 6, 2) > 6)
+
+
+class TestLeases(Base):
+
+    def leases(self, text: str) -> list[base.Lease]:
+        path = self.root / 'leases'
+        path.write_text(text, errors='surrogateescape')
+        return list(self.driver(lease_file=str(path)).leases())
+
+    def test_all_kinds(self) -> None:
+        soon = int(time.time()) + 60
+        found = self.leases(
+            f'{soon} fa:16:3e:00:00:01 192.0.2.1 web 01:fa:16:3e:00:00:01\n'
+            '0 06-fa:16:3e:00:00:02 192.0.2.2 * *\n'
+            f'{soon} 20-80:00:02:08:fe 192.0.2.3 * ff:01\n'
+            f'{soon - 61} fa:16:3e:00:00:04 192.0.2.4 * *\n'
+            'duid 00:01:00:01\n'
+            f'{soon} 5 2001:db8::1 * 00:01\n'
+            f'{soon} fa:16:3e:00:00:05 192.0.2.5 * *\n')
+        expires = datetime.datetime.fromtimestamp(soon, datetime.UTC)
+        self.assertEqual([
+            base.Lease(entry(1).address, entry(1).mac,
+                       bytes.fromhex('01fa163e000001'), expires),
+            base.Lease(entry(2).address, entry(2).mac, None, None),
+            base.Lease(entry(3).address, None, b'\xff\x01', expires)], found)
+
+    def test_half_written(self) -> None:
+        line = '0 fa:16:3e:00:00:01 192.0.2.1 * *\n'
+        self.assertEqual(1, len(self.leases(line + line[:-1])))
+        self.assertEqual(1, len(self.leases(line + line[:20])))
+        self.assertEqual([], self.leases(''))
+
+    def test_garbage(self) -> None:
+        line = '0 fa:16:3e:00:00:01 192.0.2.1 * *\n'
+        self.assertEqual(1, len(self.leases(
+            '\udcff\0\n' + '9' * 40 + line[1:]
+            + line.replace('.1 ', '.300 ') + line.replace('* *', '* 1')
+            + line)))
+
+    def test_waits_for_the_writer(self) -> None:
+        path = self.root / 'leases'
+        path.write_text('')
+        driver = self.driver(lease_file=str(path))
+
+        def write(seconds: float) -> None:
+            path.write_text('0 fa:16:3e:00:00:01 192.0.2.1 * *\n')
+
+        with mock.patch.object(time, 'sleep', write):
+            self.assertEqual(1, len(list(driver.leases())))
+
+    def test_missing(self) -> None:
+        driver = self.driver(lease_file=str(self.root / 'no'))
+        error = self.assertRaises(exceptions.DHCPServerUnavailable,
+                                  list, driver.leases())
+        self.assertIn('set lease_file', str(error))
+        self.assertTrue(any('lease_file' in text for text in driver.check()))
+
+    def test_not_configured(self) -> None:
+        driver = self.driver()
+        self.assertRaises(exceptions.DHCPError, lambda: list(driver.leases()))
+
+
+class TestSettings(Base):
+
+    def settings(self, *words: str) -> tuple[dict[str, list[str]], list[str]]:
+        with mock.patch.object(
+                dnsmasq, '_proc',
+                return_value='\0'.join(('dnsmasq', *words, ''))):
+            found, unreadable = dnsmasq._settings(1)
+        return dict(found), unreadable
+
+    def test_command_line(self) -> None:
+        found, unreadable = self.settings(
+            '-K', '-X7', '--conf-file=/dev/null', '--dhcp-hostsdir', '/h')
+        self.assertEqual([], unreadable)
+        self.assertEqual([''], found['dhcp-authoritative'])
+        self.assertEqual(['7'], found['dhcp-lease-max'])
+        self.assertEqual(['/h'], found['dhcp-hostsdir'])
+
+    def test_files(self) -> None:
+        folder = self.root / 'conf.d'
+        folder.mkdir()
+        main = self.root / 'conf'
+        main.write_text(f'conf-dir={folder},.bak\n# dhcp-option=1\n'
+                        f'conf-file={main}\nconf-file={self.root}\n')
+        (folder / 'a').write_text(' dhcp-authoritative # yes\n')
+        (folder / 'b.bak').write_text('dhcp-lease-max=1\n')
+        (folder / '.c').write_text('dhcp-lease-max=2\n')
+        found, unreadable = self.settings('-C', str(main))
+        self.assertEqual([''], found['dhcp-authoritative'])
+        self.assertNotIn('dhcp-lease-max', found)
+        self.assertNotIn('dhcp-option', found)
+        self.assertEqual([str(self.root)], unreadable)
+
+    def test_only_some_files_of_a_folder(self) -> None:
+        folder = self.root / 'conf.d'
+        folder.mkdir()
+        (folder / 'a.conf').write_text('dhcp-lease-max=1\n')
+        (folder / 'b').write_text('dhcp-lease-max=2\n')
+        found, _ = self.settings('-C/dev/null', '-7', f'{folder},*.conf')
+        self.assertEqual(['1'], found['dhcp-lease-max'])
