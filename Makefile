@@ -46,8 +46,8 @@ docs: setup
 	reno -q lint
 
 functional: setup
-	$(STESTR) tests/contract run --serial
-	$(STESTR) tests/functional run --serial
+	$(STESTR) tests/contract run --concurrency 2
+	$(STESTR) tests/functional run --concurrency 2
 
 cloud: setup
 	tools/with-cloud $(STESTR) tests/cloud run --serial

@@ -87,7 +87,8 @@ class Cloud:
         """
         try:
             return _port(self._ask().network.get_port(port_id))
-        except sdk_exc.NotFoundException:
+        except sdk_exc.NotFoundException as exc:
+            _check_own(exc, 'Neutron', 'NeutronError')
             return None
         except _UNUSABLE as exc:
             raise exceptions.CloudUnavailable(f'Neutron: {exc}') from exc
@@ -114,11 +115,15 @@ class Cloud:
         :raises CloudUnavailable: Nova gave no usable answer.
         """
         try:
-            return str(self._ask().compute.get_server(server_id).status)
-        except sdk_exc.NotFoundException:
+            status = self._ask().compute.get_server(server_id).status
+        except sdk_exc.NotFoundException as exc:
+            _check_own(exc, 'Nova', 'itemNotFound')
             return None
         except _UNUSABLE as exc:
             raise exceptions.CloudUnavailable(f'Nova: {exc}') from exc
+        if not isinstance(status, str):
+            raise exceptions.CloudUnavailable('Nova: an answer without status')
+        return status
 
     def subnet(self, name_or_id: str) -> Subnet | None:
         """Return the one subnet of that id or name, or None.
@@ -128,23 +133,13 @@ class Cloud:
         """
         try:
             found = self._ask().network.find_subnet(name_or_id)
+            return None if found is None else _subnet(found)
         except sdk_exc.DuplicateResource as exc:
             raise exceptions.VmipError(
                 f'Several subnets are called {name_or_id}: give the id'
             ) from exc
         except _UNUSABLE as exc:
             raise exceptions.CloudUnavailable(f'Neutron: {exc}') from exc
-        if found is None:
-            return None
-        return Subnet(
-            id=found.id, name=found.name, network_id=found.network_id,
-            cidr=found.cidr,
-            gateway=(types.parse_address(found.gateway_ip)
-                     if found.gateway_ip else None),
-            ranges=tuple((types.parse_address(pool['start']),
-                          types.parse_address(pool['end']))
-                         for pool in found.allocation_pools),
-            enable_dhcp=bool(found.is_dhcp_enabled))
 
     def _ask(self) -> Any:
         # Made at the first question, so that a daemon starts while Keystone
@@ -168,9 +163,38 @@ class Cloud:
 
 
 # Whatever an SDK call can end with short of an answer. A body that is not
-# what the API promises ends in ValueError, KeyError or TypeError.
+# what the API promises ends in one of the last four.
 _UNUSABLE = (sdk_exc.SDKException, ksa_exc.ClientException, OSError,
-             ValueError, KeyError, TypeError)
+             ValueError, KeyError, TypeError, AttributeError)
+
+
+def _check_own(exc: sdk_exc.NotFoundException, service: str,
+               fault: str) -> None:
+    """Tell whether it was the API itself that said 404.
+
+    A proxy says it too, and whoever is at a wrong address of the catalogue.
+
+    :raises CloudUnavailable: it was not.
+    """
+    try:
+        if fault in exc.response.json():
+            return
+    except _UNUSABLE:
+        pass
+    raise exceptions.CloudUnavailable(
+        f'{service}: 404 that is not its own: {exc}') from exc
+
+
+def _subnet(found: Any) -> Subnet:
+    return Subnet(
+        id=found.id, name=found.name, network_id=found.network_id,
+        cidr=found.cidr,
+        gateway=(types.parse_address(found.gateway_ip)
+                 if found.gateway_ip else None),
+        ranges=tuple((types.parse_address(pool['start']),
+                      types.parse_address(pool['end']))
+                     for pool in found.allocation_pools),
+        enable_dhcp=bool(found.is_dhcp_enabled))
 
 
 def _port(port: Any) -> Port:

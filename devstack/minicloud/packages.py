@@ -12,8 +12,8 @@
 
 """What has to be on the machine: Debian's packages, the driver of ours."""
 
-import contextlib
 from collections.abc import Iterator
+import contextlib
 import hashlib
 import os
 from pathlib import Path

@@ -224,7 +224,8 @@ class Service:
         return str(self._read().get('digest', ''))
 
     def start(self, command: Sequence[str | Path],
-              extra: Mapping[str, str], digest: str) -> subprocess.Popen[bytes]:
+              extra: Mapping[str, str], digest: str
+              ) -> subprocess.Popen[bytes]:
         child = _popen(command, self.name, self.log, extra)
         process = find(child.pid)
         settings.write_private(self._record, json.dumps({

@@ -15,7 +15,6 @@
 import argparse
 import sys
 
-from tests import cloud  # noqa: F401 - lets "minicloud" be imported
 from tests.benchmarks import latency
 from tests.benchmarks import margin
 from tests.benchmarks import reuse

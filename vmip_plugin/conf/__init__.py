@@ -56,11 +56,19 @@ def parse(conf: cfg.ConfigOpts, args: Sequence[str], prog: str) -> None:
     try:
         conf(list(args), project='vmip', prog=prog,
              version=version.version_string())
+        _read(conf)
     except cfg.ConfigFilesNotFoundError as exc:
         raise exceptions.ConfigError(str(exc)) from exc
     except (cfg.ConfigFileParseError, cfg.ConfigFileValueError,
             cfg.RequiredOptError) as exc:
         raise exceptions.ConfigError(str(exc)) from exc
+
+
+def _read(conf: cfg.ConfigOpts) -> None:
+    # oslo.config looks at a value only when it is used.
+    for name in conf:
+        if isinstance(conf[name], cfg.ConfigOpts.GroupAttr):
+            dict(conf[name])
 
 
 @functools.cache
@@ -76,6 +84,7 @@ def load(path: str = DEFAULT_FILE) -> cfg.ConfigOpts:
     try:
         conf([], project='vmip', default_config_files=[path],
              default_config_dirs=[])
+        _read(conf)
     except cfg.Error as exc:
         raise exceptions.ConfigError(f'{path}: {exc}') from exc
     return conf

@@ -90,11 +90,18 @@ class Worker:
                                  leases)
                     + self._put(driver, [w for w in work if w.present],
                                 leases))
-        except exceptions.DHCPServerUnavailable as exc:
+        except exceptions.DHCPError as exc:
             LOG.warning('DHCP server %s: %s', server, exc)
-            for item in work:
-                self._failed(item, str(exc))
-            return 0
+            error = str(exc)
+        except exceptions.VmipError:
+            raise
+        except Exception as exc:
+            # One driver's fault must not keep the other servers waiting.
+            LOG.exception('DHCP server %s', server)
+            error = f'{type(exc).__name__}: see the log'
+        for item in work:
+            self._failed(item, error)
+        return 0
 
     def _put(self, driver: base.DHCPDriver, work: list[records.Work],
              leases: Mapping[types.Address, base.Lease]) -> int:
@@ -168,6 +175,7 @@ class Worker:
         """Have a lease ended that stands in the way; look again soon."""
         whose = lease.mac or item.mac
         ours = whose == item.mac
+        error = f'{whose} still has a lease of {item.address}'
         if ours and base.Capability.LEASE_RELEASE in driver.capabilities:
             try:
                 driver.release(lease)
@@ -176,17 +184,29 @@ class Worker:
                 self._failed(item, str(exc))
                 return
         else:
-            if self._agents is not None:
-                # Of another's lease only the agent can find out whether its
-                # owner is gone.
-                self._agents.release_lease(
-                    str(item.address), whose,
-                    item.server_id if ours else None,
-                    item.port_id if ours else None,
-                    str(driver.server_id) if driver.server_id else None)
+            holder: records.Work | records.Change | None = item
+            if not ours:
+                # Only the agent can find out whether its owner is gone.
+                holder = self._inventory.last_holder(item.address, whose)
+            if holder is None or not (holder.server_id or holder.port_id):
+                error += ', and the list knows no server that had it'
+            else:
+                self._hint(driver, item.address, whose, holder)
             delay = min(1.0 + item.attempts / 2, LEASE_WAIT)
-        self._inventory.work_failed(
-            item, f'{whose} still has a lease of {item.address}', delay)
+        self._inventory.work_failed(item, error, delay)
+
+    def _hint(self, driver: base.DHCPDriver, address: types.Address,
+              mac: str, holder: records.Work | records.Change) -> None:
+        if self._agents is None:
+            return
+        try:
+            self._agents.release_lease(
+                str(address), mac, holder.server_id, holder.port_id,
+                str(driver.server_id) if driver.server_id else None)
+        except Exception as exc:
+            # It is but a hint, and comes again with the next try.
+            LOG.warning('The agents cannot be told of the lease of %s: %s',
+                        address, exc)
 
     def _overtaken(self, driver: base.DHCPDriver, entry: base.HostEntry,
                    item: records.Work) -> None:

@@ -339,13 +339,16 @@ class Inventory:
             row = pools.row(session, pool, address)
             if row is None:
                 return None
-            if row.port_id == port_id and row.state == State.CLAIMED:
-                return records.Claim(row.address, repeated=True)
+            before = self._claimed_before(session, values, Row.id == row.id)
+            if before is not None:
+                return records.Claim(before.address, repeated=True)
             self._claim_given(session, row, requester, values)
         else:
-            row = self._claimed_before(session, pool, port_id, skip)
-            if row is not None:
-                return records.Claim(row.address, repeated=True)
+            before = self._claimed_before(
+                session, values, Row.pool_id == pool.id,
+                Row.address.not_in(skip))
+            if before is not None:
+                return records.Claim(before.address, repeated=True)
             row = self._claim_reserved(session, pool, requester, values)
             if row is None:
                 row = self._pick(
@@ -377,17 +380,41 @@ class Inventory:
             self._move(session, row, Event.ADOPT, State.ADOPTED,
                        'Neutron had given it away', **_NOBODY)
 
-    def _claimed_before(self, session: orm.Session, pool: models.Pool,
-                        port_id: str, skip: Sequence[types.Address],
-                        ) -> Row | None:
+    def _claimed_before(self, session: orm.Session, values: dict[str, Any],
+                        *where: Any) -> Row | None:
         """Return what a try of the port's create claimed before it failed.
 
-        Neutron runs a create again after a deadlock; what its database
-        forgot then, the list still has.
+        Neutron runs a create again after a deadlock, often with another id
+        and MAC for the port; what its database forgot then, the list still
+        has. It may be another interface of the same server too: which of
+        both it is, Neutron's database tells when it is asked for the address.
         """
+        same = Row.port_id == values['port_id']
+        if values['server_id'] is not None:
+            same = sa.or_(same, sa.and_(
+                *(getattr(Row, key) == values[key] for key in
+                  ('request_id', 'project_id', 'server_id'))))
         return session.scalars(sa.select(Row).where(
-            Row.port_id == port_id, Row.pool_id == pool.id,
-            Row.state == State.CLAIMED, Row.address.not_in(skip))).first()
+            same, Row.state == State.CLAIMED, *where)).first()
+
+    @_write
+    def hand_over(self, session: orm.Session, subnet_id: str,
+                  address: types.Address, port_id: str, mac: str | None,
+                  serve: bool) -> None:
+        """Give a claim to the port that a later try of its create made."""
+        pool = pools.of_subnet(session, subnet_id)
+        assert pool is not None
+        row = session.scalars(sa.select(Row).where(
+            Row.pool_id == pool.id, Row.address == address,
+            Row.state == State.CLAIMED)).one_or_none()
+        if row is None or (row.port_id, row.mac) == (port_id, mac):
+            return
+        if not self._move(session, row, Event.CHANGE, State.CLAIMED,
+                          'Neutron has made the port anew',
+                          port_id=port_id, mac=mac):
+            raise db_exc.DBDeadlock('the address changed meanwhile')
+        if serve:
+            self._want_entries(session, pool, row, clock.after(CLAIM_GRACE))
 
     def _claim_reserved(self, session: orm.Session, pool: models.Pool,
                         requester: records.Requester,
@@ -948,3 +975,7 @@ def _want(entry: models.HostEntryRow, present: bool,
     entry.attempts = 0
     entry.error = None
     entry.next_try_at = at
+    # Written even where they are as they were read: another worker may have
+    # marked the entry done since, which leaves the generation alone.
+    for key in ('present', 'done', 'attempts', 'error', 'next_try_at'):
+        attributes.flag_modified(entry, key)

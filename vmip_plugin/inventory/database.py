@@ -66,11 +66,19 @@ class Database:
     def _new_engine(self) -> sa.Engine:
         context = enginefacade.transaction_context()
         context.configure(**self._options)
-        with _unavailable():
-            engine = context.writer.get_engine()
+        try:
+            with _unavailable():
+                engine = context.writer.get_engine()
+        except (sa_exc.ArgumentError, ImportError,
+                db_exc.CantStartEngineError) as exc:
+            raise exceptions.ConfigError(
+                f'[database] connection: {_first_line(exc)}') from exc
+        # Names in them are tenants' text: not for the log.
+        engine.hide_parameters = True
         if engine.dialect.name == 'sqlite':
             sa.event.listen(engine, 'connect', _sqlite_connect)
-            sa.event.listen(engine, 'begin', _sqlite_begin, insert=True)
+            sa.event.listen(engine, 'before_cursor_execute', _sqlite_begin,
+                            retval=True)
         return engine
 
     @contextlib.contextmanager
@@ -134,7 +142,8 @@ def _unavailable() -> Iterator[None]:
         raise exceptions.InventoryUnavailable(
             'The database has no schema: run "vmip-manage db upgrade"'
         ) from exc
-    except (db_exc.DBError, sa_exc.DBAPIError, OSError) as exc:
+    except (db_exc.DBError, sa_exc.DBAPIError, sa_exc.TimeoutError,
+            OSError) as exc:
         raise exceptions.InventoryUnavailable(
             f'The database cannot be used: {_first_line(exc)}') from exc
 
@@ -143,7 +152,8 @@ def _first_line(exc: BaseException) -> str:
     # SQLAlchemy's text goes on with the statement and its parameters, which
     # may be a tenant's.
     inner = getattr(exc, 'inner_exception', None) or exc
-    return str(getattr(inner, 'orig', None) or inner).splitlines()[0]
+    text = str(getattr(inner, 'orig', None) or inner)
+    return text.partition('\n')[0] or type(inner).__name__
 
 
 def _sqlite_connect(connection: Any, record: Any) -> None:
@@ -153,9 +163,11 @@ def _sqlite_connect(connection: Any, record: Any) -> None:
     connection.execute('PRAGMA synchronous = FULL')
 
 
-def _sqlite_begin(connection: sa.Connection) -> None:
-    # The mark is oslo.db's: its own handler begins nothing where it is set.
-    if ('in_transaction' not in connection.info
+def _sqlite_begin(connection: sa.Connection, cursor: Any, statement: str,
+                  parameters: Any, context: Any, executemany: bool
+                  ) -> tuple[str, Any]:
+    # oslo.db begins every transaction itself, whatever else listens.
+    if (statement == 'BEGIN'
             and connection.get_execution_options().get('vmip_write')):
-        connection.exec_driver_sql('BEGIN IMMEDIATE')
-        connection.info['in_transaction'] = True
+        statement = 'BEGIN IMMEDIATE'
+    return statement, parameters

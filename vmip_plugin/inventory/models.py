@@ -179,7 +179,8 @@ class HostEntryRow(Base):
         sa.UniqueConstraint('address_id', 'server',
                             name='uniq_host_entries0address_id0server'),
         sa.Index('ix_host_entries_done_next_try_at', 'done', 'next_try_at'),
-        Base.__table_args__)
+        # An id is never given twice: work at hand names its row by it.
+        {**Base.__table_args__, 'sqlite_autoincrement': True})
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
     address_id: orm.Mapped[int] = orm.mapped_column(
@@ -196,13 +197,18 @@ class HostEntryRow(Base):
     #: when the server had it
     done_at: orm.Mapped[datetime.datetime | None]
 
+    # Every change is a compare and swap on the generation, which only a
+    # change of the intent makes grow.
+    __mapper_args__: Any = {'version_id_col': generation,
+                            'version_id_generator': False}
+
 
 class HistoryRow(Base):
     """One change of state: who held which address when, and why."""
 
     __tablename__ = 'history'
     __table_args__ = (
-        sa.Index('ix_history_pool_id_address_at', 'pool_id', 'address', 'at'),
+        sa.Index('ix_history_address_at', 'address', 'at'),
         Base.__table_args__)
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)

@@ -99,6 +99,12 @@ def _check_ranges(network: ipaddress.IPv4Network | ipaddress.IPv6Network,
         if first not in network or last not in network:
             raise exceptions.VmipError(
                 f'Range {first}-{last} is not within {network}')
+        if network.num_addresses > 2 and (
+                first == network.network_address or network.version == 4
+                and last == network.broadcast_address):
+            raise exceptions.VmipError(
+                f'Range {first}-{last} has the network\'s own address or its '
+                f'broadcast address, which Neutron gives to no port')
         if int(first) > int(last):
             raise exceptions.VmipError(
                 f'Range {first}-{last} ends before it starts')
@@ -161,8 +167,11 @@ def delete(session: orm.Session, pool: models.Pool) -> None:
     if held:
         raise exceptions.PoolInUse(
             f'{held} addresses of pool {pool.name} are held')
+    # What was taken meanwhile stays, and keeps the pool.
     session.execute(sa.delete(models.AddressRow).where(
-        models.AddressRow.pool_id == pool.id))
+        models.AddressRow.pool_id == pool.id,
+        models.AddressRow.state.in_(
+            [states.State.FREE, states.State.QUARANTINED])))
     session.execute(sa.delete(models.Range).where(
         models.Range.pool_id == pool.id))
     session.delete(pool)
@@ -240,10 +249,10 @@ def _new_row(pool: models.Pool, address: types.Address,
 def usage(session: orm.Session, pool: models.Pool) -> dict[str, int]:
     """Return how many addresses are in each state; the sum is the size."""
     counts = {state.value: 0 for state in states.State}
-    counts.update({state: count for state, count in session.execute(
+    counts.update(session.execute(
         sa.select(models.AddressRow.state, sa.func.count())
         .where(models.AddressRow.pool_id == pool.id)
-        .group_by(models.AddressRow.state))})
+        .group_by(models.AddressRow.state)).tuples().all())
     total = size(ranges(session, pool.id))
     counts['free'] = total - sum(
         count for state, count in counts.items() if state != 'free')

@@ -78,15 +78,18 @@ class VmipSubnet(internal.NeutronDbSubnet):
             specific = ipam_req.SpecificAddressRequest(
                 netaddr.IPAddress(str(claim.address)))
             try:
-                return str(super().allocate(specific))
+                allocated = str(super().allocate(specific))
+                if claim.repeated:
+                    self._hand_over(address_request, claim.address)
+                return allocated
             except ipam_exc.IpAddressAlreadyAllocated:
                 if not claim.repeated:
                     # Neutron gave it away while we were not its driver.
                     _inventory().disown(self._subnet_id, claim.address)
                 if given is not None:
                     raise
-                # A repeated claim is one that the port has already: it gets
-                # a second address in this subnet.
+                # A repeated claim is one that the port, or another of the
+                # server, has already: this is a second address in the subnet.
                 skip.append(claim.address)
         raise ipam_exc.IpAddressGenerationFailure(subnet_id=self._subnet_id)
 
@@ -113,23 +116,30 @@ class VmipSubnet(internal.NeutronDbSubnet):
             LOG.warning('Address %s will be released by vmip-reclaimer: %s',
                         address, exc)
 
+    def _hand_over(self, request: ipam_req.AddressRequest,
+                   address: types.Address) -> None:
+        port = getattr(request, 'vmip_port', {})
+        try:
+            _inventory().hand_over(
+                self._subnet_id, address, port.get('id') or '',
+                _mac(port.get('mac_address')), _is_served(port))
+        except exceptions.InventoryUnavailable as exc:
+            raise n_exc.ServiceUnavailable() from exc
+
     def _claim(self, request: ipam_req.AddressRequest,
                given: types.Address | None, skip: list[types.Address],
                ) -> records.Claim | None:
         port = getattr(request, 'vmip_port', {})
         requester = getattr(request, 'vmip_requester',
                             records.Requester('', self._project_id or ''))
-        owner = port.get('device_owner') or ''
-        mac = _mac(port.get('mac_address'))
         inventory = _inventory()
         try:
             return inventory.claim(
                 subnet_id=self._subnet_id, requester=requester,
                 port_id=port.get('id') or '',
-                mac=mac, server_id=_server_id(port), address=given,
-                skip=skip,
-                serve=mac is not None and not owner.startswith(
-                    constants.DEVICE_OWNER_NETWORK_PREFIX))
+                mac=_mac(port.get('mac_address')),
+                server_id=_server_id(port), address=given, skip=skip,
+                serve=_is_served(port))
         except exceptions.PoolExhausted as exc:
             LOG.warning('%s', exc)
             raise ipam_exc.IpAddressGenerationFailure(
@@ -194,6 +204,12 @@ def _inventory() -> api.Inventory:
         _shared = api.Inventory(vmip_conf.load(vmip_conf.path()),
                                 'neutron-server')
     return _shared
+
+
+def _is_served(port: dict[str, Any]) -> bool:
+    owner = port.get('device_owner') or ''
+    return _mac(port.get('mac_address')) is not None and not owner.startswith(
+        constants.DEVICE_OWNER_NETWORK_PREFIX)
 
 
 def _server_id(port: dict[str, Any]) -> str | None:

@@ -24,9 +24,10 @@ from vmip_plugin import types
 
 #: Nova's limit of a server's name
 MAX_NAME = 255
-#: A larger request is one that Nova's quota refuses; should it not, each port
-#: gets an address all the same, only not in advance.
-MAX_SERVERS = 1000
+#: Most addresses reserved for one request. A larger one is one that Nova's
+#: quota refuses; should it not, each port gets an address all the same, only
+#: not in advance.
+MAX_INTERFACES = 1000
 
 
 def parse(body: bytes, requester: records.Requester
@@ -37,18 +38,21 @@ def parse(body: bytes, requester: records.Requester
     """
     try:
         server = json.loads(body)['server']
-        name = server['name']
+        # as nova.api.openstack.common.normalize_name does
+        name = server['name'].strip()
+        name.encode()
         networks = server.get('networks', ())
         low = int(server.get('min_count') or 1)
         high = int(server.get('max_count') or low)
         # 2.37 and later say "auto" or "none" in place of the list
         wanted = () if isinstance(networks, str) else tuple(
             _network(network) for network in networks)
-    except (ValueError, KeyError, TypeError, AttributeError,
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError,
             RecursionError):
         return None
-    if (not isinstance(name, str) or len(name) > MAX_NAME
-            or not 1 <= low <= high <= MAX_SERVERS):
+    if (not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME
+            or '\0' in name or not 1 <= low <= high
+            or high * max(len(wanted), 1) > MAX_INTERFACES):
         return None
     return base.CreateRequest(requester, _names(name, high), wanted)
 

@@ -111,10 +111,10 @@ class VmipFilter:
         status = 500
 
         def started(line: str, headers: list[tuple[str, str]],
-                    *args: Any) -> Any:
+                    *args: Any, **kwargs: Any) -> Any:
             nonlocal status
             status = int(line.split()[0])
-            return start_response(line, headers, *args)
+            return start_response(line, headers, *args, **kwargs)
 
         server_id = None
         try:
@@ -146,6 +146,8 @@ def _read_body(environ: Environ) -> bytes:
     source = environ['wsgi.input']
     length = environ.get('CONTENT_LENGTH')
     if length:
+        if not length.isdecimal():
+            return b''
         body: bytes = source.read(int(length))
     elif 'chunked' in environ.get('HTTP_TRANSFER_ENCODING', '').lower():
         body = source.read()

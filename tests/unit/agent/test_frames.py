@@ -88,7 +88,7 @@ class DatagramTest(testtools.TestCase):
     def test_truncated(self) -> None:
         for name in pcap.NAMES:
             for frame in pcap.frames(name):
-                for size in range(0, 60):
+                for size in range(60):
                     self.assertRaises(frames.FrameError,
                                       frames.parse_datagram, frame[:size])
 

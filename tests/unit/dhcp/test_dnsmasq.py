@@ -89,7 +89,7 @@ class Base(testtools.TestCase):
         end = time.monotonic() + 10
         while not ((self.root / 'pid').exists()
                    and (self.root / 'pid').read_text().endswith('\n')):
-            self.assertTrue(time.monotonic() < end)
+            self.assertLess(time.monotonic(), end)
             time.sleep(0.005)
         return process
 
@@ -427,16 +427,16 @@ class TestCrash(Base):
         self.fail('there is no end')
 
     def test_single_files(self) -> None:
-        self.assertTrue(self.every_crash(500, 8) > 6)
+        self.assertGreater(self.every_crash(500, 8), 6)
 
     def test_compacted_before(self) -> None:
-        self.assertTrue(self.every_crash(0, 8) > 6)
+        self.assertGreater(self.every_crash(0, 8), 6)
 
     def test_compacted_in_the_call(self) -> None:
-        self.assertTrue(self.every_crash(4, 4, 4) > 6)
+        self.assertGreater(self.every_crash(4, 4, 4), 6)
 
     def test_partly_compacted(self) -> None:
-        self.assertTrue(self.every_crash(3, 6, 2) > 6)
+        self.assertGreater(self.every_crash(3, 6, 2), 6)
 
 
 class TestLeases(Base):

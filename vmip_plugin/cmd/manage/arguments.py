@@ -56,5 +56,5 @@ def seconds(text: str) -> int:
 
 def show(when: datetime.datetime | None) -> str:
     """Write a moment as ISO 8601, UTC."""
-    return '' if when is None else when.isoformat(
+    return '' if when is None else when.astimezone(datetime.UTC).isoformat(
         sep=' ', timespec='milliseconds').removesuffix('+00:00')

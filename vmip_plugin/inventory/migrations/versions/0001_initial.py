@@ -55,9 +55,9 @@ def upgrade() -> None:
         **_TABLE,
     )
     op.create_index(
-        'ix_history_pool_id_address_at',
+        'ix_history_address_at',
         'history',
-        ['pool_id', 'address', 'at'],
+        ['address', 'at'],
     )
 
     op.create_table(
@@ -162,6 +162,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             'address_id', 'server', name='uniq_host_entries0address_id0server'
         ),
+        sqlite_autoincrement=True,
         **_TABLE,
     )
     op.create_index(

@@ -1,0 +1,525 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Claims, releases and host entries: from the port's create to its end."""
+
+import dataclasses
+from typing import Any
+
+from oslo_db import exception as db_exc
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from tests.unit import base
+from vmip_plugin import exceptions
+from vmip_plugin.inventory import api
+from vmip_plugin.inventory import models
+from vmip_plugin.inventory import records
+
+ip = base.ip
+State = base.State
+
+SUBNET_2 = '22222222-0000-0000-0000-000000000002'
+
+
+class Kill(BaseException):
+    """The process is gone."""
+
+
+class TestClaim(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool()
+
+    def test_own_reservation(self) -> None:
+        self.reserve('x', request='req-0')
+        self.reserve('web')
+        self.assertEqual('10.0.0.11', self.claim())
+        row = self.row('10.0.0.11')
+        self.assertEqual(
+            (State.CLAIMED, 'req-1', base.PROJECT, base.server_id(1),
+             'web', base.port_id(1), base.mac(1), None),
+            (row.state, row.request_id, row.project_id, row.server_id,
+             row.server_name, row.port_id, row.mac, row.expires_at))
+        self.assertEqual([('a', '10.0.0.11', base.mac(1), True, False)],
+                         self.entries())
+
+    def test_each_of_several(self) -> None:
+        self.reserve('a', 'b', 'c')
+        self.assertEqual(
+            ['10.0.0.10', '10.0.0.11', '10.0.0.12', '10.0.0.13'],
+            [self.claim(n) for n in range(1, 5)])
+
+    def test_never_another_projects_with_the_same_request(self) -> None:
+        self.reserve('web', project=base.OTHER_PROJECT)
+        self.assertEqual('10.0.0.11', self.claim())
+        self.assertRaises(exceptions.AddressInUse, self.claim, 2,
+                          address=ip('10.0.0.10'))
+        self.assertEqual(State.RESERVED, self.state('10.0.0.10'))
+
+    def test_the_one_tied_to_the_server_goes_first(self) -> None:
+        reserved = self.reserve('a', 'b')
+        self.inventory.bind(reserved[1:], base.server_id(1))
+        self.assertEqual('10.0.0.11', self.claim(1))
+
+    def test_never_one_tied_to_another_server(self) -> None:
+        self.inventory.bind(self.reserve(), base.server_id(1))
+        self.assertEqual('10.0.0.11', self.claim(2))
+        self.assertEqual('10.0.0.12', self.claim(3, server=None))
+        self.assertEqual('10.0.0.10', self.claim(1))
+
+    def test_without_reservation(self) -> None:
+        self.assertEqual('10.0.0.10', self.claim())
+        self.assertEqual('port without a reservation',
+                         self.inventory.history(ip('10.0.0.10'))[-1].reason)
+
+    def test_full(self) -> None:
+        for number in range(11):
+            self.claim(number)
+        self.assertRaises(exceptions.PoolExhausted, self.claim, 99)
+
+    def test_given(self) -> None:
+        self.assertEqual('10.0.0.15', self.claim(address=ip('10.0.0.15')))
+        self.assertRaises(exceptions.AddressInUse, self.claim, 2,
+                          address=ip('10.0.0.15'))
+
+    def test_given_is_the_requests_own(self) -> None:
+        self.reserve()
+        self.assertEqual('10.0.0.10', self.claim(address=ip('10.0.0.10')))
+
+    def test_given_is_reserved_by_another(self) -> None:
+        self.reserve()
+        for who in ({'request': 'req-2'}, {'project': base.OTHER_PROJECT}):
+            self.assertRaises(exceptions.AddressInUse, self.claim,
+                              address=ip('10.0.0.10'), **who)
+
+    def test_given_is_held_by_hand(self) -> None:
+        address = ip('10.0.0.15')
+        self.inventory.hold('pool', address, 'web', base.PROJECT, None)
+        self.assertRaises(exceptions.AddressInUse, self.claim,
+                          address=address, project=base.OTHER_PROJECT)
+        self.assertEqual('10.0.0.15', self.claim(address=address))
+        self.assertEqual('web', self.row('10.0.0.15').hold_name)
+
+    def test_given_is_held_for_any_project(self) -> None:
+        self.inventory.hold('pool', ip('10.0.0.15'), 'web', None, None)
+        self.assertRaises(exceptions.AddressInUse, self.claim,
+                          address=ip('10.0.0.15'))
+
+    def test_given_is_being_released(self) -> None:
+        self.claim()
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.assertRaises(exceptions.AddressInUse, self.claim, 2,
+                          address=ip('10.0.0.10'))
+
+    def test_given_is_quarantined(self) -> None:
+        self.pool('10.1.0.10', '10.1.0.11', '10.1.0.0/24', name='slow',
+                  subnet=SUBNET_2, reuse_delay=60)
+        self.claim(subnet=SUBNET_2)
+        self.inventory.release(self.row('10.1.0.10'), '')
+        self.finish('10.1.0.10')
+        self.assertEqual(State.QUARANTINED, self.state('10.1.0.10'))
+        self.assertEqual('10.1.0.10', self.claim(
+            2, subnet=SUBNET_2, address=ip('10.1.0.10')))
+        self.assertIsNone(self.row('10.1.0.10').expires_at)
+
+    def test_repeated(self) -> None:
+        self.reserve('a', 'b')
+        self.claim()
+        again = self.inventory.claim(
+            subnet_id=base.SUBNET,
+            requester=records.Requester('req-1', base.PROJECT),
+            port_id=base.port_id(1), mac=base.mac(1),
+            server_id=base.server_id(1))
+        self.assertEqual(records.Claim(ip('10.0.0.10'), repeated=True),
+                         again)
+        self.assertEqual(State.RESERVED, self.state('10.0.0.11'))
+        self.assertEqual(['reserve', 'claim'], self.events('10.0.0.10'))
+
+    def test_repeated_given(self) -> None:
+        self.claim(address=ip('10.0.0.15'))
+        again = self.inventory.claim(
+            subnet_id=base.SUBNET, address=ip('10.0.0.15'),
+            requester=records.Requester('req-1', base.PROJECT),
+            port_id=base.port_id(1), mac=base.mac(1), server_id=None)
+        self.assertEqual(records.Claim(ip('10.0.0.15'), repeated=True),
+                         again)
+
+    def test_hand_over(self) -> None:
+        self.reserve()
+        self.claim(1)
+        self.assertEqual('10.0.0.10', self.claim(
+            2, server=base.server_id(1)))
+        for _ in range(2):
+            self.inventory.hand_over(base.SUBNET, ip('10.0.0.10'),
+                                     base.port_id(2), base.mac(2), True)
+        row = self.row('10.0.0.10')
+        self.assertEqual((State.CLAIMED, base.port_id(2), base.mac(2)),
+                         (row.state, row.port_id, row.mac))
+        self.assertEqual([('a', '10.0.0.10', base.mac(2), True, False)],
+                         self.entries())
+        self.assertEqual(['reserve', 'claim', 'change'],
+                         self.events('10.0.0.10'))
+
+    def test_repeated_is_of_one_server_and_request(self) -> None:
+        self.claim(1)
+        self.assertEqual('10.0.0.11', self.claim(2))
+        self.assertEqual('10.0.0.12', self.claim(
+            3, server=base.server_id(1), request='req-2'))
+        self.assertEqual('10.0.0.13', self.claim(
+            4, server=base.server_id(1), project=base.OTHER_PROJECT))
+        self.assertEqual(['10.0.0.14', '10.0.0.15'],
+                         [self.claim(n, server=None) for n in (5, 6)])
+
+    def test_skip(self) -> None:
+        self.claim()
+        self.assertEqual('10.0.0.11', self.claim(skip=[ip('10.0.0.10')]))
+
+    def test_disown(self) -> None:
+        self.claim()
+        self.inventory.disown(base.SUBNET, ip('10.0.0.10'))
+        row = self.row('10.0.0.10')
+        self.assertEqual((State.ADOPTED, None, None, None),
+                         (row.state, row.port_id, row.mac, row.server_id))
+        self.assertEqual('10.0.0.11', self.claim(skip=[ip('10.0.0.10')]))
+        # what a worker may have written already is taken out
+        self.assertIn(('a', '10.0.0.10', base.mac(1), False, False),
+                      self.entries())
+        self.inventory.disown(base.SUBNET, ip('10.0.0.10'))
+        for work in self.inventory.work():
+            if not work.present:
+                self.assertTrue(self.inventory.work_done(work))
+        self.assertEqual(State.ADOPTED, self.state('10.0.0.10'))
+
+    def test_no_pool(self) -> None:
+        self.assertIsNone(self.given(subnet='none'))
+        self.assertIsNone(self.given(address=ip('10.0.0.99')))
+        self.assertIsNone(self.given(address=ip('2001:db8::1')))
+
+    def given(self, subnet: str = base.SUBNET, **values: Any) -> Any:
+        return self.inventory.claim(
+            subnet_id=subnet, requester=records.Requester('r', 'p'),
+            port_id=base.port_id(1), mac=base.mac(1), server_id=None,
+            **values)
+
+    def test_not_served(self) -> None:
+        self.claim(serve=False)
+        self.assertEqual([], self.entries())
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+
+    def test_no_servers(self) -> None:
+        self.pool('10.1.0.10', '10.1.0.11', '10.1.0.0/24', name='none',
+                  subnet=SUBNET_2, dhcp_servers=[])
+        self.claim(subnet=SUBNET_2)
+        self.assertEqual([], self.entries())
+
+    def test_hostname(self) -> None:
+        for number, (name, expected) in enumerate((
+                ('Web-1', 'web-1'), ('two words', None),
+                ('x\n10.0.0.1', None)), 1):
+            self.reserve(name, request=f'r{number}')
+            self.claim(number, request=f'r{number}')
+            work, = self.inventory.work(port_ids=[base.port_id(number)])
+            self.assertEqual(expected, work.hostname)
+
+    def test_is_left_to_the_listener_at_first(self) -> None:
+        self.claim()
+        self.assertEqual([], self.inventory.work())
+        self.assertEqual(1, len(self.inventory.work(
+            port_ids=[base.port_id(1)])))
+        self.clock.forward(api.CLAIM_GRACE)
+        self.assertEqual(1, len(self.inventory.work()))
+
+    def test_reserved_subnets(self) -> None:
+        self.clock.forward(1)
+        self.pool('10.1.0.10', '10.1.0.11', '10.1.0.0/24', name='two',
+                  subnet=SUBNET_2)
+        for number in range(11):
+            self.claim(number)
+        reserved = self.reserve()
+        requester = records.Requester('req-1', base.PROJECT)
+        ask = self.inventory.reserved_subnets
+        self.assertEqual({SUBNET_2}, ask(requester, base.server_id(1)))
+        self.assertEqual({SUBNET_2}, ask(requester, None))
+        self.assertEqual(set(), ask(dataclasses.replace(
+            requester, project_id=base.OTHER_PROJECT), None))
+        self.inventory.bind(reserved, base.server_id(1))
+        self.assertEqual({SUBNET_2}, ask(requester, base.server_id(1)))
+        self.assertEqual(set(), ask(requester, base.server_id(2)))
+
+
+class TestActivate(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool()
+        self.reserve('web')
+        self.claim()
+
+    def test_once_and_twice(self) -> None:
+        for _ in range(2):
+            self.inventory.activate(base.server_id(1), 'web', [base.mac(1)])
+        self.assertEqual(State.ACTIVE, self.state('10.0.0.10'))
+        self.assertEqual(['reserve', 'claim', 'activate'],
+                         self.events('10.0.0.10'))
+
+    def test_only_server_and_mac(self) -> None:
+        self.inventory.activate(base.server_id(2), 'web', [base.mac(1)])
+        self.inventory.activate(base.server_id(1), 'web', [base.mac(2)])
+        self.inventory.activate(base.server_id(1), 'web', [])
+        self.assertEqual(State.CLAIMED, self.state('10.0.0.10'))
+
+    def test_name_is_the_servers_own(self) -> None:
+        self.inventory.activate(base.server_id(1), 'web-2', [base.mac(1)])
+        self.assertEqual('web-2', self.row('10.0.0.10').server_name)
+
+    def test_name_is_not_told(self) -> None:
+        self.inventory.activate(base.server_id(1), None, [base.mac(1)])
+        self.assertEqual('web', self.row('10.0.0.10').server_name)
+
+    def test_change_mac(self) -> None:
+        work, = self.inventory.work(port_ids=[base.port_id(1)])
+        self.inventory.work_done(work)
+        for _ in range(2):
+            self.inventory.change_mac(base.port_id(1), base.mac(5))
+        self.assertEqual([('a', '10.0.0.10', base.mac(5), True, False)],
+                         self.entries())
+        self.assertEqual(base.mac(5), self.row('10.0.0.10').mac)
+        self.assertEqual(1, self.events('10.0.0.10').count('change'))
+
+
+class TestRelease(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool(dhcp_servers=['a', 'b'])
+        self.claim()
+
+    def do(self, port: int = 1) -> list[records.Work]:
+        return self.inventory.work(port_ids=[base.port_id(port)])
+
+    def served(self) -> None:
+        for work in self.do():
+            self.assertTrue(self.inventory.work_done(work))
+
+    def test_way(self) -> None:
+        self.served()
+        self.assertEqual([], self.do())
+        self.assertEqual({'a', 'b'}, {
+            e.server for e in self.inventory.entries() if e.done})
+        self.assertTrue(self.inventory.release_address(
+            base.SUBNET, ip('10.0.0.10'), 'x'))
+        self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
+        self.assertEqual([], self.inventory.work())
+        self.clock.forward(api.RELEASE_GRACE)
+        first, second = self.inventory.work()
+        self.assertTrue(self.inventory.work_done(first))
+        self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
+        self.assertTrue(self.inventory.work_done(second))
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+        self.assertEqual([], self.entries())
+        row = self.row('10.0.0.10')
+        self.assertEqual((None,) * 6, (
+            row.request_id, row.project_id, row.server_id, row.server_name,
+            row.port_id, row.mac))
+
+    def test_nothing_to_release(self) -> None:
+        self.served()
+        address = ip('10.0.0.10')
+        release = self.inventory.release_address
+        self.assertFalse(release('none', address, ''))
+        self.assertFalse(release(base.SUBNET, ip('10.0.0.99'), ''))
+        self.assertFalse(release(base.SUBNET, ip('10.0.0.12'), ''))
+        self.assertTrue(release(base.SUBNET, address, ''))
+        self.assertFalse(release(base.SUBNET, address, ''))
+        self.reserve()
+        self.assertFalse(release(base.SUBNET, ip('10.0.0.11'), ''))
+        self.assertEqual(State.RESERVED, self.state('10.0.0.11'))
+
+    def test_holder_has_changed_since(self) -> None:
+        held = self.row('10.0.0.10')
+        self.inventory.activate(base.server_id(1), '', [base.mac(1)])
+        self.assertFalse(self.inventory.release(held, ''))
+        self.assertEqual(State.ACTIVE, self.state('10.0.0.10'))
+
+    def test_two_do_the_same(self) -> None:
+        """Listener and reclaimer, at every step."""
+        mine, theirs = self.do(), self.do()
+        self.assertEqual([True] * 4, [self.inventory.work_done(w)
+                                      for w in mine + theirs])
+        self.inventory.release(self.row('10.0.0.10'), '')
+        mine, theirs = self.do(), self.do()
+        self.assertEqual([True, True, False, False],
+                         [self.inventory.work_done(w)
+                          for w in mine + theirs])
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+        self.assertEqual(1, self.events('10.0.0.10').count('finish'))
+
+    def test_the_last_two_at_the_same_moment(self) -> None:
+        """Neither may think that the other one will finish.
+
+        With snapshots each would still see the other's entry: the swap of
+        the address's generation is what makes one of them try again.
+        """
+        self.inventory.release(self.row('10.0.0.10'), '')
+        before = self.row('10.0.0.10').generation
+        self.inventory.work_done(self.do()[0])
+        self.assertEqual(before + 1, self.row('10.0.0.10').generation)
+        tries = []
+        original = api._swap
+
+        def swap(*args: Any) -> bool:
+            tries.append(args)
+            return len(tries) > 1 and original(*args)
+
+        self.patch(api, '_swap', swap)
+        self.assertTrue(self.inventory.work_done(self.do()[0]))
+        self.assertEqual(3, len(tries))
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+
+    def test_put_is_overtaken_by_release(self) -> None:
+        work = self.do()
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.assertEqual([False, False],
+                         [self.inventory.work_done(w) for w in work])
+        self.assertEqual({False}, {w.present for w in self.do()})
+        self.assertFalse(self.inventory.wants('a', ip('10.0.0.10'),
+                                              base.mac(1)))
+
+    def test_put_is_overtaken_by_the_next_holder(self) -> None:
+        """Neither id nor generation of an entry ever comes twice."""
+        late = self.do()
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.finish('10.0.0.10')
+        self.assertEqual('10.0.0.10', self.claim(2, request='req-2'))
+        for work in late:
+            self.assertFalse(self.inventory.work_done(work))
+            self.inventory.work_failed(work, 'late', 999)
+        self.assertEqual({None}, {e.error for e in self.inventory.entries()})
+        self.assertEqual({False}, {e.done for e in self.inventory.entries()})
+
+    def test_failed(self) -> None:
+        work = self.do()[0]
+        self.inventory.work_failed(work, 'x' * 5000, 10)
+        entry, = (e for e in self.inventory.entries()
+                  if e.server == work.server)
+        self.assertEqual((1, 'x' * 1000), (entry.attempts, entry.error))
+        self.clock.forward(9)
+        self.assertNotIn(work.server, [w.server for w in
+                                       self.inventory.work()])
+        self.clock.forward(1)
+        again, = (w for w in self.inventory.work()
+                  if w.server == work.server)
+        self.assertEqual(1, again.attempts)
+        self.inventory.work_done(again)
+        self.inventory.work_failed(again, 'late', 10)
+        entry, = (e for e in self.inventory.entries()
+                  if e.server == work.server)
+        self.assertEqual((0, None, True),
+                         (entry.attempts, entry.error, entry.done))
+
+    def test_keep(self) -> None:
+        self.served()
+        self.inventory.release(self.row('10.0.0.10'), '')
+        first, second = self.do()
+        self.inventory.work_done(first)
+        self.inventory.keep(second)
+        self.assertEqual(State.CLAIMED, self.state('10.0.0.10'))
+        # also where it was gone already
+        self.assertEqual(
+            [('a', '10.0.0.10', base.mac(1), True, False),
+             ('b', '10.0.0.10', base.mac(1), True, False)], self.entries())
+
+    def test_keep_is_overtaken(self) -> None:
+        self.inventory.release(self.row('10.0.0.10'), '')
+        work = self.do()
+        self.finish('10.0.0.10')
+        self.inventory.keep(work[0])
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+
+    def test_redo(self) -> None:
+        self.served()
+        self.inventory.redo('a', [ip('10.0.0.10')])
+        self.assertEqual(['a'], [w.server for w in self.do()])
+        self.inventory.redo('a', [ip('10.0.0.99')])
+        self.inventory.redo('z', [ip('10.0.0.10')])
+        self.assertEqual(['a'], [w.server for w in self.do()])
+
+    def test_expected(self) -> None:
+        self.claim(2)
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.assertEqual({ip('10.0.0.11'): base.mac(2)},
+                         self.inventory.expected('a'))
+        self.assertEqual({}, self.inventory.expected('z'))
+
+    def test_a_name_for_many(self) -> None:
+        self.assertEqual(1, len(self.inventory.of_ports([base.port_id(1)])))
+        self.assertEqual(1, len(self.inventory.of_server(
+            base.server_id(1))))
+        self.assertEqual([], self.inventory.of_ports([]))
+        self.assertEqual([], self.inventory.of_server(''))
+
+
+class TestKilled(base.TestCase):
+    """Whatever step a process dies in, the next one does the rest."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool()
+        self.reserve()
+
+    def killed_at_commit(self, call: Any) -> None:
+        def kill(session: Any) -> None:
+            session.flush()
+            raise Kill
+
+        sa.event.listen(orm.Session, 'before_commit', kill)
+        try:
+            self.assertRaises(Kill, call)
+        finally:
+            sa.event.remove(orm.Session, 'before_commit', kill)
+
+    def snapshot(self) -> Any:
+        with self.inventory.database.read() as session:
+            return [session.execute(sa.select(table)).all() for table in
+                    models.Base.metadata.sorted_tables]
+
+    def test_every_step(self) -> None:
+        def work() -> records.Work:
+            return self.inventory.work(port_ids=[base.port_id(1)])[0]
+
+        steps: list[Any] = [
+            self.claim,
+            lambda: self.inventory.work_done(work()),
+            lambda: self.inventory.release(self.row('10.0.0.10'), ''),
+            lambda: self.inventory.keep(work()),
+            lambda: self.inventory.release(self.row('10.0.0.10'), ''),
+            lambda: self.inventory.work_failed(work(), 'x', 1),
+            lambda: self.inventory.work_done(work())]
+        for step in steps:
+            before = self.snapshot()
+            self.killed_at_commit(step)
+            self.assertEqual(before, self.snapshot())
+            step()
+            self.assertNotEqual(before, self.snapshot())
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+        self.assertEqual([], self.entries())
+
+    def test_claim_and_its_entries_are_one(self) -> None:
+        def no_entries(*args: Any) -> None:
+            raise db_exc.DBError(Exception('gone'))
+
+        self.patch(self.inventory, '_want_entries', no_entries)
+        self.assertRaises(exceptions.InventoryUnavailable, self.claim)
+        self.assertEqual(State.RESERVED, self.state('10.0.0.10'))

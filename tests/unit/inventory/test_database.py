@@ -1,0 +1,352 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The database: schema, retries, many writers, and what may be wrong."""
+
+from collections.abc import Callable
+import multiprocessing
+import os
+import pathlib
+import threading
+from typing import Any
+
+from alembic import autogenerate
+from alembic.runtime import migration
+from oslo_db import exception as db_exc
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from tests.unit import base
+from vmip_plugin import exceptions
+from vmip_plugin.inventory import api
+from vmip_plugin.inventory import models
+from vmip_plugin.inventory import pools
+from vmip_plugin.inventory import records
+
+SECRET = 'a-tenants-own-words'
+
+
+class TestMigrations(base.TestCase):
+
+    def test_up_from_empty(self) -> None:
+        database = api.Inventory(
+            base.new_conf(f'sqlite:///{self.directory}/new'), 'x').database
+        self.addCleanup(database.engine.dispose)
+        self.assertIsNone(database.revision())
+        database.upgrade()
+        self.assertEqual(database.head(), database.revision())
+        database.upgrade()
+        self.assertEqual(database.head(), database.revision())
+
+    def test_models_are_the_schema(self) -> None:
+        with self.inventory.database.engine.connect() as connection:
+            context = migration.MigrationContext.configure(
+                connection, opts={'compare_type': True})
+            self.assertEqual([], autogenerate.compare_metadata(
+                context, models.Base.metadata))
+
+    def test_schema_is_made_alike(self) -> None:
+        """What autogenerate does not compare: names and AUTOINCREMENT."""
+        other = sa.create_engine('sqlite://')
+        self.addCleanup(other.dispose)
+        models.Base.metadata.create_all(other)
+        self.assertEqual(_schema(other),
+                         _schema(self.inventory.database.engine))
+
+
+def _schema(engine: sa.Engine) -> list[tuple[Any, ...]]:
+    inspector = sa.inspect(engine)
+    found: list[tuple[Any, ...]] = []
+    for table in sorted(set(inspector.get_table_names())
+                        - {'alembic_version'}):
+        found.append((table, inspector.get_pk_constraint(table)['name']))
+        for kind in (inspector.get_unique_constraints(table),
+                     inspector.get_foreign_keys(table),
+                     inspector.get_indexes(table)):
+            found += sorted((table, str(item['name'])) for item in kind)
+    with engine.connect() as connection:
+        found += sorted(connection.execute(sa.text(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND "
+            "sql LIKE '%AUTOINCREMENT%'")).tuples())
+    return found
+
+
+class TestRetry(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool()
+
+    def failing(self, times: int, error: Exception) -> list[int]:
+        """Let the first transactions end in an error; count them all."""
+        calls = [0]
+        original = pools.of_network
+
+        def of_network(*args: Any) -> Any:
+            calls[0] += 1
+            if calls[0] <= times:
+                raise error
+            return original(*args)
+
+        self.patch(pools, 'of_network', of_network)
+        return calls
+
+    def test_deadlock(self) -> None:
+        calls = self.failing(3, db_exc.DBDeadlock())
+        self.assertEqual(['10.0.0.10'], base.addresses(self.reserve()))
+        self.assertEqual(4, calls[0])
+
+    def test_duplicate(self) -> None:
+        calls = self.failing(2, db_exc.DBDuplicateEntry())
+        self.assertEqual(['10.0.0.10'], base.addresses(self.reserve()))
+        self.assertEqual(3, calls[0])
+
+    def test_not_for_ever(self) -> None:
+        self.patch(api.db_api.time, 'sleep', lambda seconds: None)
+        calls = self.failing(10 ** 6, db_exc.DBDeadlock(SECRET))
+        error = self.assertRaises(exceptions.InventoryUnavailable,
+                                  self.reserve)
+        self.assertNotIn(SECRET, str(error))
+        self.assertEqual(11, calls[0])
+
+    def test_other_errors_are_not_tried_again(self) -> None:
+        calls = self.failing(9, db_exc.DBError(
+            Exception('disk full')))
+        error = self.assertRaises(exceptions.InventoryUnavailable,
+                                  self.reserve)
+        self.assertIn('disk full', str(error))
+        self.assertEqual(1, calls[0])
+
+    def test_nothing_of_a_failed_try_stays(self) -> None:
+        original = api.Inventory._reserve_one
+        calls = [0]
+
+        def reserve_one(*args: Any) -> Any:
+            found = original(*args)
+            calls[0] += 1
+            if calls[0] == 2:
+                raise db_exc.DBDeadlock()
+            return found
+
+        self.patch(api.Inventory, '_reserve_one', reserve_one)
+        self.assertEqual(['10.0.0.10', '10.0.0.11'],
+                         base.addresses(self.reserve('a', 'b')))
+        self.assertEqual(['reserve'], self.events('10.0.0.10'))
+
+    def entry_changed_meanwhile(self, call: Callable[[], Any]) -> int:
+        """Let another worker change an entry between a read and a write.
+
+        On SQLite writers wait for each other, so it is done from within the
+        session; its rollback undoes that, and the next try goes well.
+        """
+        tries = [0]
+
+        def before_flush(session: orm.Session, *args: Any) -> None:
+            tries[0] += 1
+            if tries[0] == 1:
+                session.connection().execute(sa.text(
+                    'UPDATE host_entries SET present = 0, done = 0, '
+                    'generation = generation + 1'))
+
+        sa.event.listen(orm.Session, 'before_flush', before_flush)
+        try:
+            call()
+        finally:
+            sa.event.remove(orm.Session, 'before_flush', before_flush)
+        return tries[0]
+
+    def test_work_done_overwrites_no_newer_intent(self) -> None:
+        self.claim()
+        work = self.inventory.work(port_ids=[base.port_id(1)])[0]
+        self.assertGreater(self.entry_changed_meanwhile(
+            lambda: self.inventory.work_done(work)), 1)
+
+    def test_removal_done_overwrites_no_newer_intent(self) -> None:
+        address = self.claim()
+        self.inventory.release(self.row(address), '')
+        work = self.inventory.work(port_ids=[base.port_id(1)])[0]
+        self.assertGreater(self.entry_changed_meanwhile(
+            lambda: self.inventory.work_done(work)), 1)
+
+    def test_release_undoes_what_was_marked_done_meanwhile(self) -> None:
+        address = self.claim()
+
+        def before_flush(session: orm.Session, *args: Any) -> None:
+            session.connection().execute(sa.text(
+                'UPDATE host_entries SET done = 1'))
+
+        sa.event.listen(orm.Session, 'before_flush', before_flush)
+        try:
+            self.inventory.release(self.row(address), '')
+        finally:
+            sa.event.remove(orm.Session, 'before_flush', before_flush)
+        self.assertEqual([('a', address, base.mac(1), False, False)],
+                         self.entries())
+
+    def test_redo_overwrites_no_newer_intent(self) -> None:
+        address = self.claim()
+        self.assertGreater(self.entry_changed_meanwhile(
+            lambda: self.inventory.redo('a', [base.ip(address)])), 1)
+
+
+def _reserve_many(connection: str, worker: int, count: int,
+                  results: Any) -> None:
+    """Reserve one at a time, in a process or thread of its own."""
+    inventory = api.Inventory(base.new_conf(connection), f'worker {worker}')
+    try:
+        for number in range(count):
+            found = inventory.reserve(
+                records.Requester(f'req-{worker}-{number}', base.PROJECT),
+                [records.Wanted(base.NETWORK, (f'vm-{worker}-{number}',))],
+                600)
+            results.put([str(a.address) for a in found])
+    except BaseException as exc:
+        results.put(repr(exc))
+        raise
+    finally:
+        inventory.database.engine.dispose()
+
+
+class TestManyWriters(base.TestCase):
+
+    def test_one_address_one_holder(self) -> None:
+        self.pool('10.0.0.1', '10.0.1.254', '10.0.0.0/23')
+        spawn = multiprocessing.get_context('spawn')
+        results = spawn.Queue()
+        workers: list[Any] = [
+            spawn.Process(target=_reserve_many,
+                          args=(self.connection, n, 12, results))
+            for n in range(4)]
+        shared = self.inventory
+
+        def in_thread(worker: int) -> None:
+            # all threads of one process have one list between them
+            for number in range(12):
+                try:
+                    results.put(base.addresses(shared.reserve(
+                        records.Requester(f'req-{worker}-{number}',
+                                          base.PROJECT),
+                        [records.Wanted(base.NETWORK, ('vm',))], 600)))
+                except BaseException as exc:
+                    results.put(repr(exc))
+
+        workers += [threading.Thread(target=in_thread, args=(n,))
+                    for n in range(4, 12)]
+        for worker in workers:
+            worker.start()
+        found = [results.get(timeout=50) for _ in range(12 * 12)]
+        for worker in workers:
+            worker.join()
+        self.assertEqual([], [f for f in found if not isinstance(f, list)])
+        self.assertEqual({1}, {len(one) for one in found})
+        self.assertEqual(144, len({one[0] for one in found}))
+        self.assertEqual(144, self.inventory.pools()[0][1]['reserved'])
+
+    def test_after_fork(self) -> None:
+        self.pool()
+        self.reserve()
+        parent = self.inventory.database.engine
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                same = self.inventory.database.engine is parent
+                os.write(write, f'{same} {len(self.reserve())}'.encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        self.assertEqual(b'False 1', os.read(read, 100))
+        os.close(read)
+        os.close(write)
+        self.assertIs(parent, self.inventory.database.engine)
+
+
+class TestUnavailable(base.TestCase):
+
+    def message(self, connection: str, call: str = 'reserve') -> str:
+        """Return what a user of a list that is not there is told."""
+        inventory = api.Inventory(base.new_conf(connection), 'x')
+        calls: dict[str, Callable[[], Any]] = {
+            'reserve': lambda: inventory.reserve(
+                records.Requester('req', SECRET),
+                [records.Wanted(base.NETWORK, (SECRET,))], 600),
+            'read': lambda: inventory.addresses(server=SECRET)}
+        error = self.assertRaises(exceptions.InventoryUnavailable,
+                                  calls[call])
+        for word in (SECRET, 'SELECT', 'INSERT', 'sqlalche', '[SQL'):
+            self.assertNotIn(word, str(error))
+        self.assertNotIn(SECRET, self.log.output)
+        self.assertNotIn('\n', str(error))
+        return str(error)
+
+    def test_no_directory(self) -> None:
+        path = self.directory / 'missing' / 'db'
+        for call in ('reserve', 'read'):
+            self.assertIn('unable to open database file',
+                          self.message(f'sqlite:///{path}', call))
+
+    def test_no_schema(self) -> None:
+        for call in ('reserve', 'read'):
+            self.assertIn('vmip-manage db upgrade', self.message(
+                f'sqlite:///{self.directory}/empty', call))
+
+    def test_unwritable(self) -> None:
+        self.pool()
+        # not by its mode: that does not keep root out
+        path = f'file:{self.directory}/vmip.sqlite?mode=ro&uri=true'
+        self.assertIn('readonly', self.message(f'sqlite:///{path}'))
+
+    def test_no_database(self) -> None:
+        pathlib.Path(self.directory / 'text').write_text('x' * 5000)
+        self.assertIn('not a database', self.message(
+            f'sqlite:///{self.directory}/text'))
+
+    def test_parameters_are_not_told(self) -> None:
+        self.pool()
+        with self.inventory.database.engine.connect() as connection:
+            connection.exec_driver_sql(
+                'CREATE TRIGGER full BEFORE UPDATE ON addresses BEGIN '
+                "SELECT RAISE(ABORT, 'no room'); END")
+            connection.commit()
+        self.assertIn('no room', self.message(self.connection))
+
+    def test_an_error_without_words(self) -> None:
+        def nothing(*args: Any) -> None:
+            raise OSError
+
+        self.patch(pools, 'of_network', nothing)
+        self.assertIn('OSError', self.message(self.connection))
+
+    def test_connections_are_all_in_use(self) -> None:
+        def timeout(*args: Any) -> None:
+            raise sa.exc.TimeoutError('QueuePool limit')
+
+        self.patch(pools, 'of_network', timeout)
+        self.assertIn('QueuePool limit', self.message(self.connection))
+
+    def test_wrong_connection(self) -> None:
+        for connection in ('not a url', 'mysql+nodriver://h/d', 'x://h/d'):
+            inventory = api.Inventory(base.new_conf(connection), 'x')
+            error = self.assertRaises(exceptions.ConfigError,
+                                      inventory.pools)
+            self.assertIn('[database] connection', str(error))
+            self.assertNotIn('\n', str(error))
+
+    def test_may_have_pool(self) -> None:
+        self.assertTrue(self.inventory.may_have_pool(network_id='any'))
+        self.pool()
+        self.reserve()
+        inventory = self.inventory
+        self.assertTrue(inventory.may_have_pool(network_id=base.NETWORK))
+        self.assertTrue(inventory.may_have_pool(subnet_id=base.SUBNET))
+        self.assertFalse(inventory.may_have_pool(network_id='any'))
+        self.assertFalse(inventory.may_have_pool(subnet_id='any'))
