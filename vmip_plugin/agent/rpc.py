@@ -82,7 +82,9 @@ class AgentClient:
         _complete(transport.conf)
         self._client = oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(
-                topic=TOPIC, version=VERSION, fanout=True))
+                topic=TOPIC, version=VERSION, fanout=True),
+            # A hint comes again; who gives it has other work to do.
+            retry=0)
 
     def release_lease(self, address: str, mac: str, server_id: str | None,
                       port_id: str | None, dhcp_server: str | None = None
@@ -95,7 +97,8 @@ class AgentClient:
         :param server_id: UUID of the server in Nova.
         :param port_id: UUID of its Neutron port.
         :param dhcp_server: address (option 54) of the DHCP server.
-        :raises oslo_messaging.MessagingException: the bus cannot be reached.
+        :raises Exception: whatever the transport raises where the bus cannot
+            be reached, at once.
         """
         self._client.cast(
             {}, 'release_lease', address=address, mac=mac,

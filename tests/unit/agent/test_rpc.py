@@ -13,6 +13,8 @@
 """Hints over a bus."""
 
 import queue
+import socket
+import time
 from typing import Any
 import uuid
 
@@ -83,3 +85,19 @@ class BusTest(testtools.TestCase):
     def test_missing_arguments(self) -> None:
         rpc.Endpoint(self.hints.put).release_lease({})
         self.assertTrue(self.hints.empty())
+
+
+class NoBusTest(testtools.TestCase):
+    def test_does_not_wait_for_the_bus(self) -> None:
+        conf = conf_.new()
+        conf([], default_config_files=[], default_config_dirs=[])
+        with socket.socket() as nobody:
+            # bound, and nobody listens
+            nobody.bind(('127.0.0.1', 0))
+            client = rpc.AgentClient(oslo_messaging.get_rpc_transport(
+                conf, url='rabbit://u:p@127.0.0.1:'
+                          f'{nobody.getsockname()[1]}/'))
+            began = time.monotonic()
+            self.assertRaises(Exception, client.release_lease,  # noqa: B017
+                              *GOOD)
+            self.assertLess(time.monotonic() - began, 10)

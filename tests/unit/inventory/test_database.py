@@ -181,8 +181,11 @@ class TestRetry(base.TestCase):
         address = self.claim()
 
         def before_flush(session: orm.Session, *args: Any) -> None:
-            session.connection().execute(sa.text(
-                'UPDATE host_entries SET done = 1'))
+            # after the entries were read, before they are written
+            if any(isinstance(changed, models.HostEntryRow)
+                   for changed in session.dirty):
+                session.connection().execute(sa.text(
+                    'UPDATE host_entries SET done = 1'))
 
         sa.event.listen(orm.Session, 'before_flush', before_flush)
         try:
