@@ -35,6 +35,9 @@ def _table(results: list[story.Result]) -> str:
 
 
 def _interrupted(signum: int, frame: Any) -> None:
+    # Once is enough: the way down is not to be cut short.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -66,7 +69,8 @@ def main() -> int:
     parser.add_argument('--keep', action='store_true',
                         help='leave the cloud up, to look around')
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     began = time.monotonic()
 
     def say(line: str) -> None:
