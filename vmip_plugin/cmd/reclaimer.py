@@ -55,6 +55,7 @@ def serve(conf: cfg.ConfigOpts) -> int:
         threading.Thread(target=_again_and_again, daemon=True,
                          args=(task, interval, stop))
         for task, interval in ((reclaimer.work, options.work_interval),
+                               (reclaimer.mend, options.check_interval),
                                (reclaimer.check, options.check_interval))]
     for thread in threads:
         thread.start()

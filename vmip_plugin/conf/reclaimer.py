@@ -25,7 +25,8 @@ OPTS = [
              'still have to be done.'),
     cfg.FloatOpt(
         'check_interval', default=60, min=1,
-        help='Seconds between two comparisons of the list with Neutron.'),
+        help='Seconds between two comparisons of the list with Neutron and '
+             'with the DHCP servers.'),
     cfg.IntOpt(
         'confirm_delay', default=30, min=1,
         help='Least seconds between the first time that Neutron does not '

@@ -19,6 +19,7 @@ step that was overtaken by a newer intent is noticed when it is marked.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import itertools
 import operator
 from typing import Protocol
@@ -49,6 +50,38 @@ class Agents(Protocol):
         """Ask every agent to look after a lease; they decide themselves."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Where a DHCP server is not as the list wants it.
+
+    :param wanted: the MAC that has to have the address; None: nobody.
+    :param found: the entry that the server has, None where it has none.
+    """
+
+    address: types.Address
+    wanted: str | None
+    found: base.HostEntry | None
+
+
+def differences(inventory: api.Inventory, driver: base.DHCPDriver
+                ) -> list[Difference]:
+    """Compare a server with the list, in both directions.
+
+    :raises DHCPServerUnavailable: its entries cannot be read.
+    :raises InventoryUnavailable: the list cannot be read.
+    """
+    # The server first: an intent is in the list before it is on the server,
+    # so that what is found here without one is really nobody's.
+    found = {entry.address: entry for entry in driver.entries()}
+    wanted = inventory.expected(driver.name)
+    return [
+        Difference(address, wanted.get(address), found.get(address))
+        for address in sorted(wanted.keys() | found.keys(),
+                              key=lambda a: (a.version, int(a)))
+        if (entry := found.get(address)) is None
+        or entry.mac != wanted.get(address)]
+
+
 class Worker:
     """Does what is to do on the DHCP servers.
 
@@ -76,6 +109,36 @@ class Worker:
         work = sorted(self._inventory.work(port_ids=port_ids), key=by_server)
         return sum(self._serve(server, list(items))
                    for server, items in itertools.groupby(work, by_server))
+
+    def mend(self) -> int:
+        """Have differences between the servers and the list mended.
+
+        What a server has and nobody wants, such as a write that was overtaken
+        by a kill, is removed; what it lost is written again. Entries without
+        our mark are not looked at.
+
+        :returns: how many there were.
+        """
+        count = 0
+        for name, driver in self._drivers.items():
+            try:
+                found = differences(self._inventory, driver)
+                stray = [d.found for d in found if d.found is not None
+                         and not self._inventory.wants(
+                             name, d.address, d.found.mac)]
+                if stray:
+                    driver.remove(stray)
+            except exceptions.DHCPError as exc:
+                LOG.warning('DHCP server %s: %s', name, exc)
+                continue
+            lost = [d.address for d in found if d.wanted is not None]
+            if found:
+                LOG.warning('DHCP server %s: %d host entries were wanted by '
+                            'nobody, %d had to be written again', name,
+                            len(stray), len(lost))
+                self._inventory.redo(name, lost)
+            count += len(found)
+        return count
 
     def _serve(self, server: str, work: list[records.Work]) -> int:
         driver = self._drivers.get(server)

@@ -633,11 +633,15 @@ class Inventory:
     @_write
     def redo(self, session: orm.Session, server: str,
              addresses: Sequence[types.Address]) -> None:
-        """Have a server's entries for these addresses written anew."""
+        """Have a server's entries for these addresses written anew.
+
+        What is still to be done is left as it is.
+        """
         for entry in session.scalars(
                 sa.select(models.HostEntryRow).join(
                     Row, Row.id == models.HostEntryRow.address_id).where(
                         models.HostEntryRow.server == server,
+                        models.HostEntryRow.done.is_(True),
                         Row.address.in_(addresses))):
             _want(entry, present=entry.present, at=clock.now())
 

@@ -80,6 +80,10 @@ class Reclaimer:
             LOG.info('Reservation of %s (request %s) is over',
                      reservation.address, reservation.request_id)
 
+    def mend(self) -> None:
+        """Mend what the DHCP servers have otherwise than the list."""
+        self._worker.mend()
+
     def check(self) -> Findings:
         """Find the ports whose delete nobody told us of.
 

@@ -438,3 +438,50 @@ class TestLeases(WorkerTestCase):
                 work.LEASE_WAIT)
             self.clock.now = entry.next_try_at
         self.assertEqual(40, len(self.agents.hints))
+
+
+class TestMend(WorkerTestCase):
+    """What is on a server otherwise than the list wants it."""
+
+    def test_nothing_to_do(self) -> None:
+        self.serve()
+        self.assertEqual(0, self.worker.mend())
+        self.assertEqual([], self.inventory.entries(pending=True))
+
+    def test_wanted_by_nobody(self) -> None:
+        address = base.ip('10.0.0.99')
+        self.driver.have[address] = dhcp.HostEntry(base.mac(9), address)
+        self.assertEqual(1, self.worker.mend())
+        self.assertEqual({}, self.driver.have)
+
+    def test_lost(self) -> None:
+        self.serve()
+        before = dict(self.driver.have)
+        self.driver.have.clear()
+        self.assertEqual(1, self.worker.mend())
+        self.worker.run()
+        self.assertEqual(before, self.driver.have)
+
+    def test_anothers(self) -> None:
+        self.serve()
+        before = dict(self.driver.have)
+        for address in before:
+            self.driver.have[address] = dhcp.HostEntry(base.mac(9), address)
+        self.assertEqual(1, self.worker.mend())
+        self.worker.run()
+        self.assertEqual(before, self.driver.have)
+
+    def test_still_to_do_is_left_alone(self) -> None:
+        self.port()
+        before = self.inventory.entries()
+        self.worker.mend()
+        self.assertEqual(before, self.inventory.entries())
+
+    def test_one_server_is_away(self) -> None:
+        other = fakes.Server('b')
+        self.drivers['b'] = other
+        other.have[ip(A)] = dhcp.HostEntry(base.mac(9), ip(A))
+        self.driver.error = exceptions.DHCPServerUnavailable('away')
+        self.driver.have[ip(A)] = dhcp.HostEntry(base.mac(9), ip(A))
+        self.worker.mend()
+        self.assertEqual({}, other.have)

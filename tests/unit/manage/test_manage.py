@@ -320,7 +320,8 @@ class TestDhcp(ManageTestCase):
         self.driver.complaints.append('It is not well: start it.')
         self.assertEqual([
             ('server', '', 'It is not well: start it.'),
-            (A, base.mac(1), 'nothing'), ('10.0.0.11', '', base.mac(2))],
+            (A, base.mac(1), 'nothing'),
+            ('10.0.0.11', 'nothing', base.mac(2))],
             [tuple(line.values())[1:]
              for line in self.json('dhcp', 'check', code=1)])
 

@@ -20,6 +20,7 @@ from cliff import lister
 from vmip_plugin.cmd import manage
 from vmip_plugin.cmd.manage import arguments
 from vmip_plugin.dhcp import manager
+from vmip_plugin.dhcp import work
 
 
 class List(lister.Lister):
@@ -54,13 +55,10 @@ class Check(lister.Lister):
         found = []
         for name, driver in manager.load_drivers(self.app.conf).items():
             found += [(name, 'server', '', text) for text in driver.check()]
-            wanted = inventory.expected(name)
-            there = {entry.address: entry.mac for entry in driver.entries()}
-            for address in sorted(wanted.keys() | there.keys(), key=int):
-                want, have = wanted.get(address), there.get(address)
-                if want != have:
-                    found.append((name, str(address), want or '',
-                                  have or 'nothing'))
+            found += [
+                (name, str(d.address), d.wanted or 'nothing',
+                 d.found.mac if d.found else 'nothing')
+                for d in work.differences(inventory, driver)]
         self._different = bool(found)
         return ('server', 'address', 'wanted', 'found'), found
 
