@@ -141,6 +141,21 @@ class Cloud:
         except _UNUSABLE as exc:
             raise exceptions.CloudUnavailable(f'Neutron: {exc}') from exc
 
+    def sees_all_projects(self) -> bool:
+        """Tell whether what these credentials do not see is not there.
+
+        To a user who sees only their own project, every port of another one
+        looks deleted. Neutron's policy shows all of them to the role admin.
+
+        :raises CloudUnavailable: Keystone gave no usable answer.
+        """
+        try:
+            session = self._ask().session
+            access = session.auth.get_access(session)
+            return 'admin' in access.role_names
+        except _UNUSABLE as exc:
+            raise exceptions.CloudUnavailable(f'Keystone: {exc}') from exc
+
     def _ask(self) -> Any:
         # Made at the first question, so that a daemon starts while Keystone
         # is still away.

@@ -39,6 +39,11 @@ class Cloud(cloud.Cloud):
         #: ports that lists leave out
         self.unlisted: set[str] = set()
         self.asked: list[str] = []
+        self.blind = False
+
+    def sees_all_projects(self) -> bool:
+        self._ask('credentials')
+        return not self.blind
 
     def add(self, number: int, *addresses: str, mac: str | None = None,
             server: int | None = None, network: str = base.NETWORK,

@@ -335,6 +335,8 @@ class Inventory:
                   'project_id': requester.project_id, 'port_id': port_id,
                   'mac': mac, 'server_id': server_id, 'expires_at': None,
                   'gone_since': None}
+        name: str | None = None
+        row: Row | None
         if address is not None:
             row = pools.row(session, pool, address)
             if row is None:
@@ -349,7 +351,8 @@ class Inventory:
                 Row.address.not_in(skip))
             if before is not None:
                 return records.Claim(before.address, repeated=True)
-            row = self._claim_reserved(session, pool, requester, values)
+            row, name = self._claim_reserved(session, pool, requester,
+                                             values)
             if row is None:
                 row = self._pick(
                     session, pool, '', Event.CLAIM, State.CLAIMED,
@@ -358,7 +361,8 @@ class Inventory:
             raise exceptions.PoolExhausted(
                 f'No free address is left in pool {pool.name}')
         if serve:
-            self._want_entries(session, pool, row, clock.after(CLAIM_GRACE))
+            self._want_entries(session, pool, row, clock.after(CLAIM_GRACE),
+                               name)
         return records.Claim(row.address, repeated=False)
 
     @_write
@@ -418,7 +422,13 @@ class Inventory:
 
     def _claim_reserved(self, session: orm.Session, pool: models.Pool,
                         requester: records.Requester,
-                        values: dict[str, Any]) -> Row | None:
+                        values: dict[str, Any],
+                        ) -> tuple[Row | None, str | None]:
+        """Claim one of the request's addresses.
+
+        :returns: the address, and the server's name where it is certain: of
+            several servers in one request any may come for any address.
+        """
         rows = session.scalars(
             sa.select(Row).where(
                 Row.pool_id == pool.id,
@@ -426,10 +436,11 @@ class Inventory:
             # the one that Nova's answer tied to this server goes first
             .order_by(Row.server_id.is_(None), Row.pick_key)).all()
         for row in rows:
+            name = row.server_name if row.server_id else None
             if self._move(session, row, Event.CLAIM, State.CLAIMED,
                           'port of the request', **values):
-                return row
-        return None
+                return row, name
+        return None, None
 
     def reserved_subnets(self, requester: records.Requester,
                          server_id: str | None) -> set[str]:
@@ -548,17 +559,18 @@ class Inventory:
     # -- host entries -----------------------------------------------------
 
     def _want_entries(self, session: orm.Session, pool: models.Pool,
-                      row: Row, at: datetime.datetime) -> None:
+                      row: Row, at: datetime.datetime,
+                      name: str | None = None) -> None:
         have = {entry.server: entry for entry in _entries(session, row.id)}
         assert row.mac is not None
         for server in json.loads(pool.dhcp_servers):
             entry = have.get(server)
             if entry is None:
                 entry = models.HostEntryRow(
-                    address_id=row.id, server=server, generation=0)
+                    address_id=row.id, server=server, generation=0,
+                    hostname=types.host_label(name))
                 session.add(entry)
             entry.mac = row.mac
-            entry.hostname = types.host_label(row.server_name)
             _want(entry, present=True, at=at)
         session.flush()
 

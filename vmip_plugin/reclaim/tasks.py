@@ -92,7 +92,12 @@ class Reclaimer:
 
         :raises CloudUnavailable: Neutron gave no whole list; nothing was
             released because of what was missing in it.
+        :raises ConfigError: our credentials do not show all there is.
         """
+        if not self._cloud.sees_all_projects():
+            raise exceptions.ConfigError(
+                'The user of [cloud] has not the role admin, so that ports '
+                'of other projects would look deleted: nothing is released')
         options = self._conf.reclaimer
         findings = Findings()
         for network_id in sorted({pool.network_id for pool, _ in

@@ -228,10 +228,17 @@ class TestClaim(base.TestCase):
         for number, (name, expected) in enumerate((
                 ('Web-1', 'web-1'), ('two words', None),
                 ('x\n10.0.0.1', None)), 1):
-            self.reserve(name, request=f'r{number}')
+            self.inventory.bind(self.reserve(name, request=f'r{number}'),
+                                base.server_id(number))
             self.claim(number, request=f'r{number}')
             work, = self.inventory.work(port_ids=[base.port_id(number)])
             self.assertEqual(expected, work.hostname)
+
+    def test_hostname_of_one_of_several(self) -> None:
+        self.reserve('web-1', 'web-2')
+        self.claim()
+        work, = self.inventory.work(port_ids=[base.port_id(1)])
+        self.assertIsNone(work.hostname)
 
     def test_is_left_to_the_listener_at_first(self) -> None:
         self.claim()

@@ -185,7 +185,15 @@ class TestCheck(ReclaimerTestCase):
         self.reserve()
         self.inventory.hold('pool', base.ip('10.0.0.15'), 'x', None, None)
         self.assertEqual(tasks.Findings(), self.check())
-        self.assertEqual([], self.cloud.asked)
+        self.assertEqual(['credentials'], self.cloud.asked)
+
+    def test_credentials_that_do_not_show_all(self) -> None:
+        self.ports(2)
+        self.cloud.blind = True
+        del self.cloud.known[base.port_id(0)]
+        for _ in range(3):
+            self.assertRaises(exceptions.ConfigError, self.check)
+        self.assertEqual([], self.released())
 
     def test_adopted(self) -> None:
         self.pool('10.1.0.10', '10.1.0.20', '10.1.0.0/24', name='two',
