@@ -1,0 +1,30 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The one-machine cloud itself."""
+
+import unittest
+
+from tests.cloud import harness
+
+
+class TestMinicloud(unittest.TestCase):
+
+    def test_comes_up_again(self) -> None:
+        for compute in ('fake', 'libvirt', 'fake'):
+            harness.minicloud.up(compute)
+            down = [row.name for row in harness.minicloud.status()
+                    if row.wanted and not row.running]
+            self.assertEqual([], down)
+        harness.minicloud.down()
+        harness.minicloud.up('fake')
+        self.assertEqual([], list(harness.Cloud().sdk().compute.servers()))
