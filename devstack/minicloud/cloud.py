@@ -29,7 +29,6 @@ import signal
 import subprocess
 import threading
 import time
-import uuid
 
 from minicloud import config
 from minicloud.guest import image
@@ -192,11 +191,6 @@ def _up(mode: services.Mode, say: _Progress) -> None:
                  *(settings.STATE / f'compute-{name}/instances'
                    for name in settings.COMPUTES)):
         path.mkdir(parents=True, exist_ok=True)
-    # Nova's fake driver writes none, and without one nova-compute refuses to
-    # start a second time.
-    identity = settings.STATE / 'compute-fake/compute_id'
-    if not identity.exists():
-        settings.write_private(identity, str(uuid.uuid4()))
     _configure(mode)
     _stop_unwanted(mode, say)
     settings.write_private(MODE, json.dumps(dataclasses.asdict(mode)))
