@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 import random
+import sqlite3
 import sys
 import threading
 import time
@@ -40,6 +41,18 @@ def kill(daemon: str) -> None:
     harness.minicloud.kill(daemon)
     time.sleep(RESTART)
     harness.minicloud.start(daemon)
+
+
+@contextlib.contextmanager
+def locked_list() -> Iterator[None]:
+    """Hold SQLite's one write lock, so that nobody can write the list."""
+    path = harness.settings.STATE / 'vmip/vmip.sqlite'
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    try:
+        connection.execute('BEGIN IMMEDIATE')
+        yield
+    finally:
+        connection.close()
 
 
 class TestKills(unittest.TestCase):
@@ -136,6 +149,26 @@ class TestKills(unittest.TestCase):
             for moment in MOMENTS:
                 with self.subTest(daemon=daemon, seconds=moment):
                     self.life(daemon, None, moment)
+
+    def test_delete_that_nobody_wrote_down(self) -> None:
+        """No notification comes, and the IPAM driver cannot write."""
+        self.create('lost')
+        with contextlib.ExitStack() as stack:
+            address, mac = self.boot('lost', stack)
+        server = self.cloud.server('lost')
+        with self.story.without('vmip-listener'):
+            with locked_list():
+                self.delete('lost')
+                harness.wait_for(
+                    'Neutron has deleted the port',
+                    lambda: self.cloud.port(server.id) is None, 120, 0.5)
+            self.assertIn(self.cloud.address_state(address),
+                          ('claimed', 'active'))
+            self.story.given_back(address, mac, time.time(), 90)
+        reasons = [change.reason for change in self.cloud.inventory.history(
+            harness.address(address)) if change.event == 'release']
+        self.assertEqual('Neutron no longer has the port', reasons[-1])
+        self.nothing_left()
 
     def test_story_under_kills(self) -> None:
         """The steps a to f, and all the while somebody kills daemons."""

@@ -136,7 +136,7 @@ class Worker:
                 LOG.warning('DHCP server %s: %d host entries were wanted by '
                             'nobody, %d had to be written again', name,
                             len(stray), len(lost))
-                self._inventory.redo(name, lost)
+                self._inventory.redo(name, lost, only_done=True)
             count += len(found)
         return count
 

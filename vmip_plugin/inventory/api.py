@@ -644,17 +644,19 @@ class Inventory:
 
     @_write
     def redo(self, session: orm.Session, server: str,
-             addresses: Sequence[types.Address]) -> None:
+             addresses: Sequence[types.Address],
+             only_done: bool = False) -> None:
         """Have a server's entries for these addresses written anew.
 
-        What is still to be done is left as it is.
+        :param only_done: what is still to be done is left as it is.
         """
-        for entry in session.scalars(
-                sa.select(models.HostEntryRow).join(
-                    Row, Row.id == models.HostEntryRow.address_id).where(
-                        models.HostEntryRow.server == server,
-                        models.HostEntryRow.done.is_(True),
-                        Row.address.in_(addresses))):
+        query = sa.select(models.HostEntryRow).join(
+            Row, Row.id == models.HostEntryRow.address_id).where(
+                models.HostEntryRow.server == server,
+                Row.address.in_(addresses))
+        if only_done:
+            query = query.where(models.HostEntryRow.done.is_(True))
+        for entry in session.scalars(query):
             _want(entry, present=entry.present, at=clock.now())
 
     def entries(self, pending: bool = False) -> list[records.EntryStatus]:
