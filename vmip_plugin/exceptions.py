@@ -13,6 +13,9 @@
 """The errors that cross from one room to another."""
 
 
+from collections.abc import Mapping
+
+
 class VmipError(Exception):
     """Base of every error that vmip raises on purpose."""
 
@@ -43,6 +46,23 @@ class AddressNotFound(VmipError):
 
 class AddressInUse(VmipError):
     """The address is held by somebody else."""
+
+
+class PlanRefused(VmipError):
+    """A plan of many reservations cannot be carried out; nothing was done.
+
+    :param errors: what is wrong, by number of the line.
+    """
+
+    def __init__(self, errors: Mapping[int, str]) -> None:
+        super().__init__('\n'.join(
+            f'line {number}: {error}'
+            for number, error in sorted(errors.items())))
+        self.errors = dict(errors)
+
+
+class ClockSetBack(VmipError):
+    """This host's clock is behind the list's newest change."""
 
 
 class InventoryUnavailable(VmipError):

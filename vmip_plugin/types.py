@@ -53,6 +53,20 @@ def parse_uuid(text: str) -> str:
     return str(uuid.UUID(text))
 
 
+def server_of_port(device_id: str, device_owner: str) -> str | None:
+    """Return the server that has a Neutron port, as far as can be told.
+
+    While Nova creates a port its owner is still empty, hence a port without
+    owner counts if its device is a UUID.
+    """
+    if device_owner and not device_owner.startswith('compute:'):
+        return None
+    try:
+        return parse_uuid(device_id)
+    except ValueError:
+        return None
+
+
 def host_label(name: str | None) -> str | None:
     """Return a server's name as one DNS label, or None where it is none.
 

@@ -18,7 +18,10 @@ from vmip_plugin.allocation import base
 class SequentialAllocator(base.Allocator):
     """Pick the lowest free address."""
 
-    def key(self, position: int) -> int:
+    def order(self, pool_id: str, index: int, size: int) -> int:
+        return index
+
+    def key(self, pool_id: str, position: int) -> int:
         return min(position, base.MAX_KEY)
 
     def start(self, project_id: str, server_name: str) -> int:

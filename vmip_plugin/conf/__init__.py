@@ -23,6 +23,7 @@ from vmip_plugin.conf import cloud
 from vmip_plugin.conf import database
 from vmip_plugin.conf import dhcp
 from vmip_plugin.conf import listener
+from vmip_plugin.conf import monitoring
 from vmip_plugin.conf import reclaimer
 from vmip_plugin.conf import reserve
 from vmip_plugin import exceptions
@@ -30,7 +31,8 @@ from vmip_plugin import version
 
 DEFAULT_FILE = '/etc/vmip/vmip.conf'
 
-GROUPS = (agent, cloud, database, dhcp, listener, reclaimer, reserve)
+GROUPS = (agent, cloud, database, dhcp, listener, monitoring, reclaimer,
+          reserve)
 
 
 def path() -> str:
@@ -54,21 +56,26 @@ def parse(conf: cfg.ConfigOpts, args: Sequence[str], prog: str) -> None:
     :raises ConfigError: a file cannot be read or has a wrong value.
     """
     try:
-        conf(list(args), project='vmip', prog=prog,
+        # no vmip.conf.d: host services read the one file alone
+        conf(list(args), project='vmip', prog=prog, default_config_dirs=[],
              version=version.version_string())
-        _read(conf)
-    except cfg.ConfigFilesNotFoundError as exc:
-        raise exceptions.ConfigError(str(exc)) from exc
-    except (cfg.ConfigFileParseError, cfg.ConfigFileValueError,
-            cfg.RequiredOptError) as exc:
+        check_values(conf)
+    except (cfg.ConfigFilesNotFoundError, cfg.ConfigFileParseError,
+            cfg.ConfigFileValueError, cfg.RequiredOptError) as exc:
         raise exceptions.ConfigError(str(exc)) from exc
 
 
-def _read(conf: cfg.ConfigOpts) -> None:
-    # oslo.config looks at a value only when it is used.
-    for name in conf:
-        if isinstance(conf[name], cfg.ConfigOpts.GroupAttr):
-            dict(conf[name])
+def check_values(conf: cfg.ConfigOpts) -> None:
+    """Look at every value; oslo.config does so only when it is used.
+
+    :raises ConfigError: there is a wrong one.
+    """
+    try:
+        for name in conf:
+            if isinstance(conf[name], cfg.ConfigOpts.GroupAttr):
+                dict(conf[name])
+    except cfg.Error as exc:
+        raise exceptions.ConfigError(str(exc)) from exc
 
 
 @functools.cache
@@ -84,7 +91,7 @@ def load(path: str = DEFAULT_FILE) -> cfg.ConfigOpts:
     try:
         conf([], project='vmip', default_config_files=[path],
              default_config_dirs=[])
-        _read(conf)
-    except cfg.Error as exc:
+        check_values(conf)
+    except (cfg.Error, exceptions.ConfigError) as exc:
         raise exceptions.ConfigError(f'{path}: {exc}') from exc
     return conf

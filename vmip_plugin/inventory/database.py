@@ -14,9 +14,13 @@
 
 from collections.abc import Iterator
 import contextlib
+import fcntl
+import functools
 import os
 import pathlib
+import random
 import threading
+import time
 from typing import Any
 
 from alembic import command
@@ -31,9 +35,19 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy import orm
 
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 
 #: Seconds that a writer waits for another one on SQLite.
 SQLITE_BUSY_TIMEOUT = 30
+#: Mean time in seconds between two looks who is next to write on SQLite.
+_POLL = 0.005
+# not UNIX_TIMESTAMP(), to which an hour of local time may be two
+_UNIX_TIME = {
+    'sqlite': "SELECT (julianday('now') - 2440587.5) * 86400",
+    'mysql': "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', "
+             'UTC_TIMESTAMP(6)) / 1e6',
+    'postgresql': 'SELECT EXTRACT(EPOCH FROM clock_timestamp())'}
+_MIGRATIONS = pathlib.Path(__file__).parent / 'migrations'
 
 
 class Database:
@@ -44,8 +58,15 @@ class Database:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._options = dict(conf.database)
-        # oslo.db waits for a database that is away; an API request must not.
-        self._options.update(sqlite_fk=True, max_retries=1, retry_interval=1)
+        # oslo.db waits for a database that is away; an API request must not,
+        # nor must others wait for it.
+        self._options.update(sqlite_fk=True, max_retries=0,
+                             thread_checkin=False)
+        if (self._options['connection'].startswith('mysql')
+                and 'charset=' not in self._options['connection']):
+            # oslo.db takes the one that has no room for every name
+            self._options['connection_parameters'] = '&'.join(filter(None, (
+                self._options['connection_parameters'], 'charset=utf8mb4')))
         self._lock = threading.Lock()
         self._pid = 0
         self._engine: sa.Engine
@@ -67,10 +88,13 @@ class Database:
         context = enginefacade.transaction_context()
         context.configure(**self._options)
         try:
-            with _unavailable():
-                engine = context.writer.get_engine()
-        except (sa_exc.ArgumentError, ImportError,
-                db_exc.CantStartEngineError) as exc:
+            engine = context.writer.get_engine()
+        except ImportError as exc:
+            raise exceptions.ConfigError(
+                f'[database] connection needs what is not installed ({exc}): '
+                'pip install "vmip-plugin[mysql]" or '
+                '"vmip-plugin[postgresql]"') from exc
+        except (sa_exc.ArgumentError, db_exc.CantStartEngineError) as exc:
             raise exceptions.ConfigError(
                 f'[database] connection: {_first_line(exc)}') from exc
         # Names in them are tenants' text: not for the log.
@@ -79,6 +103,12 @@ class Database:
             sa.event.listen(engine, 'connect', _sqlite_connect)
             sa.event.listen(engine, 'before_cursor_execute', _sqlite_begin,
                             retval=True)
+            # oslo.db pools none, and whoever closes the last connection to
+            # the file writes the whole log back: so one stays open
+            with _unavailable():
+                self._open = engine.connect()
+        elif engine.dialect.name == 'mysql':
+            sa.event.listen(engine, 'connect', _mysql_connect)
         return engine
 
     @contextlib.contextmanager
@@ -91,9 +121,11 @@ class Database:
             yield session
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[orm.Session]:
+    def write(self, actor: str, commit: bool = True) -> Iterator[orm.Session]:
         """A session in a transaction that is committed at the end.
 
+        :param actor: who acts; the session's ``info`` has it.
+        :param commit: False: all is undone at the end.
         :raises InventoryUnavailable: as for :meth:`read`.
         :raises oslo_db.exception.DBDeadlock: try the whole again.
         """
@@ -101,13 +133,53 @@ class Database:
         # refused, not queued, once another writer came between.
         engine = self.engine.execution_options(vmip_write=True)
         with _unavailable(), orm.Session(
-                engine, expire_on_commit=False) as session, session.begin():
+                engine, expire_on_commit=False, info={'actor': actor},
+        ) as session:
+            with self._turn():
+                session.connection()
             yield session
+            session.flush()
+            if commit:
+                session.commit()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Be the next to begin, where only one may write at a time.
+
+        SQLite looks ever more seldom whether it may begin, and so lets those
+        wait who have waited long already. Here all have the same chance to be
+        next, and only the next one asks SQLite.
+
+        :raises OSError: others have been writing for too long.
+        """
+        path = self.engine.url.database or ''
+        if self.engine.dialect.name != 'sqlite' or not os.path.isfile(path):
+            yield
+            return
+        # The folder's lock: it needs no file and no right to write.
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            end = time.monotonic() + SQLITE_BUSY_TIMEOUT
+            while True:
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as exc:
+                    if time.monotonic() > end:
+                        raise TimeoutError('others are writing') from exc
+                    time.sleep(random.uniform(0, 2 * _POLL))
+            yield
+        finally:
+            os.close(folder)
 
     def upgrade(self, revision: str = 'head') -> None:
         """Bring the schema up to a revision."""
         with _unavailable():
             command.upgrade(self._alembic(), revision)
+        with self._lock:
+            # what a connection has seen of the old schema is of no use
+            self._engine.dispose()
+            self._pid = 0
 
     def revision(self) -> str | None:
         """Return the revision of the schema, None where there is no table."""
@@ -115,20 +187,53 @@ class Database:
             return migration.MigrationContext.configure(
                 connection).get_current_revision()
 
+    def skew(self) -> float:
+        """Return how far the server's clock is from ours, in seconds.
+
+        At least: it may be more by the time that the answer took.
+
+        :raises InventoryUnavailable: the database is away.
+        """
+        with _unavailable(), self.engine.connect() as connection:
+            # the connection is there: what is measured is the question alone
+            connection.execute(sa.text('SELECT 1'))
+            began = time.monotonic()
+            theirs = float(connection.execute(
+                sa.text(_UNIX_TIME[self.engine.dialect.name])).scalar_one())
+            took = time.monotonic() - began
+        ours = clock.now().timestamp() - took / 2
+        return max(0.0, abs(theirs - ours) - took / 2)
+
     def head(self) -> str:
         """Return the revision that this version of vmip needs."""
-        head = script.ScriptDirectory.from_config(
-            self._alembic()).get_current_head()
-        assert head is not None
-        return head
+        return _head()
+
+    def behind(self) -> str | None:
+        """Tell what schema is there that this version cannot work with.
+
+        None where it can: also with a later one, for an upgrade only adds.
+
+        :raises InventoryUnavailable: the database is away.
+        """
+        found = self.revision()
+        # they are numbers, and grow
+        if found is not None and found >= self.head():
+            return None
+        return (f'the schema is {found or "none"}, this version needs '
+                f'{self.head()}')
 
     def _alembic(self) -> alembic_config.Config:
         config = alembic_config.Config()
-        config.set_main_option(
-            'script_location',
-            str(pathlib.Path(__file__).parent / 'migrations'))
+        config.set_main_option('script_location', str(_MIGRATIONS))
         config.attributes['engine'] = self.engine
         return config
+
+
+@functools.cache
+def _head() -> str:
+    head = script.ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    assert head is not None
+    return head
 
 
 @contextlib.contextmanager
@@ -139,13 +244,32 @@ def _unavailable() -> Iterator[None]:
             db_exc.DBReferenceError):
         raise
     except db_exc.DBNonExistentTable as exc:
-        raise exceptions.InventoryUnavailable(
-            'The database has no schema: run "vmip-manage db upgrade"'
-        ) from exc
+        raise _no_schema() from exc
     except (db_exc.DBError, sa_exc.DBAPIError, sa_exc.TimeoutError,
             OSError) as exc:
+        code = _code(exc)
+        # oslo.db does not know these two of PostgreSQL, nor the third, which
+        # is MySQL's
+        if code == '40001':
+            raise db_exc.DBDeadlock(exc) from exc
+        if code in ('42P01', 1146):
+            raise _no_schema() from exc
         raise exceptions.InventoryUnavailable(
             f'The database cannot be used: {_first_line(exc)}') from exc
+
+
+def _no_schema() -> exceptions.InventoryUnavailable:
+    return exceptions.InventoryUnavailable(
+        'The database has no schema: run "vmip-manage db upgrade"')
+
+
+def _code(exc: BaseException) -> str | int | None:
+    """Return the database's own code of an error (SQLSTATE on PostgreSQL)."""
+    orig = getattr(getattr(exc, 'inner_exception', exc), 'orig', None)
+    found: str | int | None = getattr(orig, 'pgcode', None)
+    if found is None and orig is not None and orig.args:
+        found = orig.args[0]
+    return found
 
 
 def _first_line(exc: BaseException) -> str:
@@ -161,6 +285,14 @@ def _sqlite_connect(connection: Any, record: Any) -> None:
     connection.execute(f'PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT * 1000}')
     connection.execute('PRAGMA journal_mode = WAL')
     connection.execute('PRAGMA synchronous = FULL')
+
+
+def _mysql_connect(connection: Any, record: Any) -> None:
+    # As on PostgreSQL, each statement sees what is committed: what was
+    # overtaken is noticed at once, and no gap between keys is locked.
+    with connection.cursor() as cursor:
+        cursor.execute(
+            'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED')
 
 
 def _sqlite_begin(connection: sa.Connection, cursor: Any, statement: str,

@@ -108,6 +108,9 @@ class Pool(Base):
     #: names of the DHCP servers, in JSON
     dhcp_servers: orm.Mapped[str] = orm.mapped_column(sa.Text)
     created_at: orm.Mapped[datetime.datetime]
+    #: how many addresses, in the allocator's order, have a row for certain
+    fresh_index: orm.Mapped[int] = orm.mapped_column(
+        sa.BigInteger, server_default='0')
 
 
 class Range(Base):
@@ -120,7 +123,7 @@ class Range(Base):
         sa.ForeignKey('pools.id', ondelete='CASCADE'), index=True)
     first: orm.Mapped[types.Address]
     last: orm.Mapped[types.Address]
-    #: the first address of the range that never had a row; None: all have
+    #: of no use since revision 0002; workers of before still read it
     fresh: orm.Mapped[types.Address | None]
 
 
@@ -136,12 +139,14 @@ class AddressRow(Base):
         sa.Index('ix_addresses_pool_id_state_pick_key',
                  'pool_id', 'state', 'pick_key'),
         sa.Index('ix_addresses_state_expires_at', 'state', 'expires_at'),
+        sa.Index('ix_addresses_pool_id_former_name',
+                 'pool_id', 'former_name'),
         Base.__table_args__)
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
     pool_id: orm.Mapped[str] = orm.mapped_column(sa.ForeignKey('pools.id'))
     address: orm.Mapped[types.Address]
-    #: place in the allocator's order
+    #: where it stands among the free ones; -1: in no range
     pick_key: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
     state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     #: one more with every change: who saw an older row changes nothing
@@ -159,12 +164,17 @@ class AddressRow(Base):
         sa.String(36), index=True)
     mac: orm.Mapped[str | None] = orm.mapped_column(sa.String(17))
     #: since when Neutron has not known the port
-    gone_since: orm.Mapped[datetime.datetime | None]
-    #: a reservation by hand, kept when its server goes
+    gone_since: orm.Mapped[datetime.datetime | None] = orm.mapped_column(
+        index=True)
+    #: a reservation by hand, kept when its server goes; the name '' is for
+    #: any server of the project
     hold_name: orm.Mapped[str | None] = orm.mapped_column(
         sa.String(255), index=True)
     hold_project: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
     hold_until: orm.Mapped[datetime.datetime | None]
+    #: the server that had it last
+    former_name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    former_project: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
 
 
 class HostEntryRow(Base):
@@ -196,6 +206,8 @@ class HostEntryRow(Base):
     error: orm.Mapped[str | None] = orm.mapped_column(sa.Text)
     #: when the server had it
     done_at: orm.Mapped[datetime.datetime | None]
+    #: when the intent was written; of no row before revision 0004
+    wanted_at: orm.Mapped[datetime.datetime | None]
 
     # Every change is a compare and swap on the generation, which only a
     # change of the intent makes grow.
@@ -226,3 +238,28 @@ class HistoryRow(Base):
     server_name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     port_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     mac: orm.Mapped[str | None] = orm.mapped_column(sa.String(17))
+    #: as it was after the change
+    expires_at: orm.Mapped[datetime.datetime | None]
+    hold_name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    hold_project: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    hold_until: orm.Mapped[datetime.datetime | None]
+
+
+class TaskRow(Base):
+    """The last run of a task of vmip-reclaimer."""
+
+    __tablename__ = 'reclaim_tasks'
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
+    #: host and process that ran it
+    host: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    started_at: orm.Mapped[datetime.datetime]
+    ended_at: orm.Mapped[datetime.datetime]
+    checked: orm.Mapped[int] = orm.mapped_column(sa.Integer)
+    found: orm.Mapped[int] = orm.mapped_column(sa.Integer)
+    done: orm.Mapped[int] = orm.mapped_column(sa.Integer)
+    spared: orm.Mapped[int] = orm.mapped_column(sa.Integer)
+    #: why it failed
+    error: orm.Mapped[str | None] = orm.mapped_column(sa.Text)
+    #: start of the last run that did not fail
+    looked_at: orm.Mapped[datetime.datetime | None]

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Pools: made, found and emptied; addresses get their rows here."""
+"""Pools: made, found, changed and emptied; addresses get their rows here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import ipaddress
 import json
 import uuid
@@ -20,51 +20,50 @@ import uuid
 from oslo_db import exception as db_exc
 import sqlalchemy as sa
 from sqlalchemy import orm
-from stevedore import driver
 
 from vmip_plugin.allocation import base as allocation
+from vmip_plugin.allocation import manager as allocators
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
+from vmip_plugin.inventory import entries
 from vmip_plugin.inventory import models
+from vmip_plugin.inventory import moves
+from vmip_plugin.inventory import ranges as vmip_ranges
+from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
 from vmip_plugin import types
 
 #: Addresses that get a row at once when a pool needs fresh ones.
 CHUNK = 256
+#: Pick key of an address that is in no range (any more): it is not picked.
+UNPICKED = -1
+#: Fresh index of a pool all of whose addresses have a row.
+_ALL = allocation.MAX_KEY
 
-RangeSpec = tuple[types.Address, types.Address]
+_OF_NETWORK = sa.select(models.Pool).where(
+    models.Pool.network_id == sa.bindparam('network_id')
+).order_by(models.Pool.created_at, models.Pool.id)
+_OF_SUBNET = sa.select(models.Pool).where(
+    models.Pool.subnet_id == sa.bindparam('subnet_id'))
 
-_allocators: dict[str, allocation.Allocator] = {}
-
-
-def allocator(name: str) -> allocation.Allocator:
-    """Return the allocator of that name.
-
-    :raises ConfigError: there is none.
-    """
-    if name not in _allocators:
-        try:
-            _allocators[name] = driver.DriverManager(
-                'vmip_plugin.allocators', name, invoke_on_load=True).driver
-        except RuntimeError as exc:
-            raise exceptions.ConfigError(
-                f'There is no allocator {name!r}') from exc
-    return _allocators[name]
+Row = models.AddressRow
+State = states.State
 
 
 def create(session: orm.Session, *, name: str, network_id: str,
-           subnet_id: str, cidr: str, ranges: Sequence[RangeSpec],
+           subnet_id: str, cidr: str, ranges: Sequence[vmip_ranges.Run],
            allocator_name: str, reuse_delay: int,
            dhcp_servers: Sequence[str]) -> models.Pool:
     """Make a pool.
 
     :param ranges: (first, last) of each run of addresses.
     :raises PoolExists: the subnet or the name has one already.
+    :raises ConfigError: there is no such allocator.
     :raises VmipError: a range is outside the subnet or meets another.
     """
-    allocator(allocator_name)
+    allocators.load(allocator_name)
     network = ipaddress.ip_network(cidr)
-    checked = _check_ranges(network, ranges)
+    checked = vmip_ranges.check(network, ranges)
     taken = session.scalars(sa.select(models.Pool).where(sa.or_(
         models.Pool.name == name,
         models.Pool.subnet_id == subnet_id))).first()
@@ -75,7 +74,7 @@ def create(session: orm.Session, *, name: str, network_id: str,
         id=str(uuid.uuid4()), name=name, network_id=network_id,
         subnet_id=subnet_id, cidr=str(network), allocator=allocator_name,
         reuse_delay=reuse_delay, dhcp_servers=json.dumps(list(dhcp_servers)),
-        created_at=clock.now())
+        created_at=clock.now(), fresh_index=0)
     session.add(pool)
     try:
         session.flush()
@@ -83,37 +82,112 @@ def create(session: orm.Session, *, name: str, network_id: str,
         raise exceptions.PoolExists(
             f'Another pool called {name} or for that subnet was made just '
             f'now') from exc
-    for first, last in checked:
-        session.add(models.Range(pool_id=pool.id, first=first, last=last,
-                                 fresh=first))
-        session.flush()
+    _set_ranges(session, pool, checked)
     return pool
 
 
-def _check_ranges(network: ipaddress.IPv4Network | ipaddress.IPv6Network,
-                  ranges: Sequence[RangeSpec]) -> list[RangeSpec]:
-    if not ranges:
-        raise exceptions.VmipError('A pool needs at least one range')
-    found: list[RangeSpec] = []
-    for first, last in sorted(ranges, key=lambda r: int(r[0])):
-        if first not in network or last not in network:
-            raise exceptions.VmipError(
-                f'Range {first}-{last} is not within {network}')
-        if network.num_addresses > 2 and (
-                first == network.network_address or network.version == 4
-                and last == network.broadcast_address):
-            raise exceptions.VmipError(
-                f'Range {first}-{last} has the network\'s own address or its '
-                f'broadcast address, which Neutron gives to no port')
-        if int(first) > int(last):
-            raise exceptions.VmipError(
-                f'Range {first}-{last} ends before it starts')
-        if found and int(first) <= int(found[-1][1]):
-            raise exceptions.VmipError(
-                f'Ranges {found[-1][0]}-{found[-1][1]} and {first}-{last} '
-                f'overlap')
-        found.append((first, last))
-    return found
+def change(session: orm.Session, pool: models.Pool, *,
+           ranges: Sequence[vmip_ranges.Run] | None,
+           allocator_name: str | None, reuse_delay: int | None,
+           dhcp_servers: Sequence[str] | None) -> None:
+    """Change what is not None.
+
+    Who has an address keeps it, also where it is in no range any more. Where
+    the DHCP servers change, host entries become work to do.
+
+    :raises ConfigError: there is no such allocator.
+    :raises VmipError: a range is outside the subnet or meets another.
+    """
+    if reuse_delay is not None:
+        pool.reuse_delay = reuse_delay
+    if allocator_name is not None:
+        allocators.load(allocator_name)
+        pool.allocator = allocator_name
+    if ranges is not None:
+        checked = vmip_ranges.check(ipaddress.ip_network(pool.cidr), ranges)
+        session.execute(sa.delete(models.Range).where(
+            models.Range.pool_id == pool.id))
+        _set_ranges(session, pool, checked)
+    if ranges is not None or allocator_name is not None:
+        _sort_anew(session, pool)
+    if dhcp_servers is not None:
+        pool.dhcp_servers = json.dumps(list(dhcp_servers))
+        _serve_anew(session, pool, dhcp_servers)
+
+
+def _set_ranges(session: orm.Session, pool: models.Pool,
+                found: vmip_ranges.Ranges) -> None:
+    session.add_all(models.Range(pool_id=pool.id, first=first, last=last,
+                                 fresh=first) for first, last in found.runs)
+    session.flush()
+
+
+def _sort_anew(session: orm.Session, pool: models.Pool) -> None:
+    """Give every row of a pool its place in the allocator's order."""
+    how = allocators.load(pool.allocator)
+    within = ranges(session, pool.id)
+    # begins anew: what has a row is passed over
+    pool.fresh_index = 0
+    keys = []
+    for id, address in session.execute(sa.select(Row.id, Row.address).where(
+            Row.pool_id == pool.id)):
+        position = within.position(address)
+        keys.append({'id': id, 'pick_key': UNPICKED if position is None
+                     else how.key(pool.id, position)})
+    if keys:
+        session.execute(sa.update(Row), keys)
+
+
+def _serve_anew(session: orm.Session, pool: models.Pool,
+                servers: Sequence[str]) -> None:
+    session.flush()
+    for row in session.scalars(sa.select(Row).where(
+            Row.pool_id == pool.id,
+            Row.state.in_([State.CLAIMED, State.ACTIVE]),
+            # others are for no DHCP server to know
+            Row.id.in_(sa.select(models.HostEntryRow.address_id)))).all():
+        for entry in moves.entries(session, row.id):
+            if entry.server not in servers:
+                entries.want(entry, present=False, at=clock.now())
+        entries.want_all(session, pool, row, clock.now())
+
+
+def adopt(session: orm.Session, pool: models.Pool,
+          found: Sequence[records.InUse]) -> None:
+    """Take addresses that are in use already into the list.
+
+    Those in no range of the pool, and those that it has already as somebody's,
+    are left out.
+    """
+    how = allocators.load(pool.allocator)
+    within = ranges(session, pool.id)
+    known = {row.address: row for row in session.scalars(
+        sa.select(Row).where(Row.pool_id == pool.id,
+                             Row.state.in_(states.VACANT)))}
+    others = set(session.scalars(sa.select(Row.address).where(
+        Row.pool_id == pool.id, Row.state.not_in(states.VACANT))))
+    reason = 'in use when it came into the pool'
+    made = []
+    for one in found:
+        position = within.position(one.address)
+        if position is None or one.address in others:
+            continue
+        values = {'project_id': one.project_id, 'mac': one.mac,
+                  'server_id': one.server_id, 'port_id': one.port_id}
+        row = known.get(one.address)
+        if row is not None:
+            moves.move(session, row, states.Event.ADOPT, State.ADOPTED,
+                       reason, **{**moves.NOBODY, **values})
+        else:
+            made.append({
+                **moves.NOBODY, **moves.NO_HOLD, **values,
+                'pool_id': pool.id, 'address': one.address,
+                'pick_key': how.key(pool.id, position)})
+    moves.adopt_all(session, made, reason)
+    if 2 * len(made) >= within.size:
+        # The few that are free would be found one by one among the others.
+        while freshen(session, pool):
+            pass
 
 
 def find(session: orm.Session, name_or_id: str) -> models.Pool:
@@ -125,33 +199,37 @@ def find(session: orm.Session, name_or_id: str) -> models.Pool:
         models.Pool.name == name_or_id, models.Pool.id == name_or_id,
         models.Pool.subnet_id == name_or_id))).first()
     if pool is None:
-        raise exceptions.PoolNotFound(f'There is no pool {name_or_id}')
+        raise exceptions.PoolNotFound(
+            f'There is no pool {name_or_id}: see "vmip-manage pool list"')
     return pool
+
+
+def record(session: orm.Session, pool: models.Pool) -> records.Pool:
+    """Return a pool as a plain value."""
+    return records.Pool.of(pool, ranges(session, pool.id).runs)
+
+
+def version(pool: models.Pool) -> int:
+    """Return 4 or 6."""
+    return 6 if ':' in pool.cidr else 4
 
 
 def of_subnet(session: orm.Session, subnet_id: str) -> models.Pool | None:
     """Return the subnet's pool."""
-    return session.scalars(sa.select(models.Pool).where(
-        models.Pool.subnet_id == subnet_id)).one_or_none()
+    return session.scalars(
+        _OF_SUBNET, {'subnet_id': subnet_id}).one_or_none()
 
 
 def of_network(session: orm.Session, network_id: str) -> list[models.Pool]:
     """Return the network's pools, oldest first."""
-    return list(session.scalars(
-        sa.select(models.Pool).where(models.Pool.network_id == network_id)
-        .order_by(models.Pool.created_at, models.Pool.id)))
+    return list(session.scalars(_OF_NETWORK, {'network_id': network_id}))
 
 
-def ranges(session: orm.Session, pool_id: str) -> list[models.Range]:
-    """Return a pool's ranges in their order."""
-    return list(session.scalars(
-        sa.select(models.Range).where(models.Range.pool_id == pool_id)
-        .order_by(models.Range.first)))
-
-
-def size(found: Iterable[models.Range]) -> int:
-    """Return how many addresses ranges have."""
-    return sum(int(r.last) - int(r.first) + 1 for r in found)
+def ranges(session: orm.Session, pool_id: str) -> vmip_ranges.Ranges:
+    """Return a pool's ranges."""
+    return vmip_ranges.Ranges(session.execute(
+        sa.select(models.Range.first, models.Range.last).where(
+            models.Range.pool_id == pool_id)).tuples())
 
 
 def delete(session: orm.Session, pool: models.Pool) -> None:
@@ -160,102 +238,126 @@ def delete(session: orm.Session, pool: models.Pool) -> None:
     :raises PoolInUse: an address of it is held.
     """
     held = session.scalar(
-        sa.select(sa.func.count()).select_from(models.AddressRow).where(
-            models.AddressRow.pool_id == pool.id,
-            models.AddressRow.state.not_in(
-                [states.State.FREE, states.State.QUARANTINED])))
+        sa.select(sa.func.count()).select_from(Row).where(
+            Row.pool_id == pool.id, Row.state.not_in(states.VACANT)))
     if held:
         raise exceptions.PoolInUse(
             f'{held} addresses of pool {pool.name} are held')
     # What was taken meanwhile stays, and keeps the pool.
-    session.execute(sa.delete(models.AddressRow).where(
-        models.AddressRow.pool_id == pool.id,
-        models.AddressRow.state.in_(
-            [states.State.FREE, states.State.QUARANTINED])))
+    session.execute(sa.delete(Row).where(
+        Row.pool_id == pool.id, Row.state.in_(states.VACANT)))
     session.execute(sa.delete(models.Range).where(
         models.Range.pool_id == pool.id))
     session.delete(pool)
 
 
+def existing(session: orm.Session, pool: models.Pool,
+             address: types.Address) -> Row | None:
+    """Return the row of an address, None where nobody wanted it yet."""
+    return session.scalars(sa.select(Row).where(
+        Row.pool_id == pool.id, Row.address == address)).one_or_none()
+
+
 def row(session: orm.Session, pool: models.Pool,
-        address: types.Address) -> models.AddressRow | None:
+        address: types.Address) -> Row | None:
     """Return the row of an address, made if it has none yet.
 
     None where the address is in no range of the pool.
     """
-    found = session.scalars(sa.select(models.AddressRow).where(
-        models.AddressRow.pool_id == pool.id,
-        models.AddressRow.address == address)).one_or_none()
+    found = existing(session, pool, address)
     if found is not None:
-        return found
-    position = 0
-    for run in ranges(session, pool.id):
-        if (run.first.version == address.version
-                and int(run.first) <= int(address) <= int(run.last)):
-            position += int(address) - int(run.first)
-            made = _new_row(pool, address, position)
-            session.add(made)
-            session.flush()
-            return made
-        position += int(run.last) - int(run.first) + 1
-    return None
+        return found if found.pick_key != UNPICKED else None
+    position = ranges(session, pool.id).position(address)
+    if position is None:
+        return None
+    made = Row(**_new(pool, address, position))
+    session.add(made)
+    session.flush()
+    return made
 
 
 def freshen(session: orm.Session, pool: models.Pool) -> bool:
     """Give the next addresses that never had a row a row, in state free.
 
     :returns: False where every address of the pool has one.
+    :raises Overtaken: another worker did it just now.
     """
-    position = 0
-    for run in ranges(session, pool.id):
-        if run.fresh is None:
-            position += int(run.last) - int(run.first) + 1
-            continue
-        first = run.fresh
-        end = min(int(first) + CHUNK - 1, int(run.last))
-        moved = session.execute(
-            sa.update(models.Range)
-            .where(models.Range.id == run.id, models.Range.fresh == first)
-            .values(fresh=(None if end == int(run.last)
-                           else type(first)(end + 1))),
-            execution_options={'synchronize_session': False})
-        session.expire(run)
-        if moved.rowcount != 1:  # type: ignore[attr-defined]
-            # another worker did it; its rows are there when it commits
-            raise db_exc.DBDeadlock('fresh addresses were taken meanwhile')
+    if pool.fresh_index == _ALL:
+        return False
+    how = allocators.load(pool.allocator)
+    within = ranges(session, pool.id)
+    since = pool.fresh_index
+    while since < within.size:
+        until = min(since + CHUNK, within.size)
+        positions = [how.order(pool.id, index, within.size)
+                     for index in range(since, until)]
+        wanted = {within.at(position): position for position in positions}
         # Some may have a row already: they were asked for by name.
-        have = {int(a) for a in session.scalars(
-            sa.select(models.AddressRow.address).where(
-                models.AddressRow.pool_id == pool.id,
-                models.AddressRow.address.between(first, type(first)(end))))}
-        position += int(first) - int(run.first)
-        session.add_all(
-            _new_row(pool, type(first)(number),
-                     position + number - int(first))
-            for number in range(int(first), end + 1) if number not in have)
-        session.flush()
-        return True
+        for have in session.scalars(sa.select(Row.address).where(
+                Row.pool_id == pool.id, Row.address.in_(wanted))):
+            del wanted[have]
+        since = until
+        if wanted:
+            _set_fresh(session, pool, _ALL if until == within.size else until)
+            session.execute(sa.insert(Row), [
+                _new(pool, address, position)
+                for address, position in wanted.items()])
+            return True
+    _set_fresh(session, pool, _ALL)
     return False
 
 
-def _new_row(pool: models.Pool, address: types.Address,
-             position: int) -> models.AddressRow:
-    return models.AddressRow(
-        pool_id=pool.id, address=address, state=states.State.FREE.value,
-        pick_key=allocator(pool.allocator).key(position), generation=0,
-        changed_at=clock.now())
+def _set_fresh(session: orm.Session, pool: models.Pool, index: int) -> None:
+    changed = session.execute(
+        sa.update(models.Pool).where(
+            models.Pool.id == pool.id,
+            models.Pool.fresh_index == pool.fresh_index)
+        .values(fresh_index=index),
+        execution_options={'synchronize_session': False})
+    if changed.rowcount != 1:  # type: ignore[attr-defined]
+        raise moves.Overtaken('fresh addresses were taken meanwhile')
+    orm.attributes.set_committed_value(pool, 'fresh_index', index)
+
+
+def _new(pool: models.Pool, address: types.Address, position: int,
+         ) -> dict[str, object]:
+    return {'pool_id': pool.id, 'address': address,
+            'state': State.FREE.value, 'generation': 0,
+            'pick_key': allocators.load(pool.allocator).key(pool.id,
+                                                            position),
+            'changed_at': clock.now()}
 
 
 def usage(session: orm.Session, pool: models.Pool) -> dict[str, int]:
-    """Return how many addresses are in each state; the sum is the size."""
-    counts = {state.value: 0 for state in states.State}
-    counts.update(session.execute(
-        sa.select(models.AddressRow.state, sa.func.count())
-        .where(models.AddressRow.pool_id == pool.id)
-        .group_by(models.AddressRow.state)).tuples().all())
-    total = size(ranges(session, pool.id))
-    counts['free'] = total - sum(
-        count for state, count in counts.items() if state != 'free')
-    return counts
+    """Return how many addresses are in each state; the sum is the size.
+
+    ``outside`` are those of them that are in no range any more.
+    """
+    return usages(session, pool.id)[pool.id]
 
 
+def usages(session: orm.Session, pool_id: str | None = None,
+           ) -> dict[str, dict[str, int]]:
+    """Return the same for each pool, by its id, in two questions.
+
+    :param pool_id: only of this one.
+    """
+    runs = sa.select(models.Range.pool_id, models.Range.first,
+                     models.Range.last)
+    rows = sa.select(Row.pool_id, Row.state, Row.pick_key == UNPICKED,
+                     sa.func.count())
+    if pool_id is not None:
+        runs = runs.where(models.Range.pool_id == pool_id)
+        rows = rows.where(Row.pool_id == pool_id)
+    # what is not taken is free, whether it has a row or not
+    none = {**{state.value: 0 for state in State}, 'outside': 0}
+    found = {} if pool_id is None else {pool_id: none.copy()}
+    for id, first, last in session.execute(runs).tuples():
+        found.setdefault(id, none.copy())['free'] += (
+            int(last) - int(first) + 1)
+    for id, state, outside, count in session.execute(rows.group_by(
+            Row.pool_id, Row.state, Row.pick_key == UNPICKED)).tuples():
+        if state != State.FREE and id in found:
+            found[id]['outside' if outside else state] += count
+            found[id]['free'] -= 0 if outside else count
+    return found

@@ -18,6 +18,7 @@ import json
 from typing import Self
 
 from vmip_plugin.inventory import models
+from vmip_plugin.inventory import ranges as vmip_ranges
 from vmip_plugin.inventory import states
 from vmip_plugin import types
 
@@ -28,6 +29,7 @@ class Pool:
 
     :param reuse_delay: seconds that an address rests before it is given away
         again.
+    :param ranges: (first, last) of each run of addresses.
     """
 
     id: str
@@ -38,12 +40,13 @@ class Pool:
     allocator: str
     reuse_delay: int
     dhcp_servers: tuple[str, ...]
+    ranges: tuple[vmip_ranges.Run, ...]
 
     @classmethod
-    def of(cls, row: models.Pool) -> Self:
+    def of(cls, row: models.Pool, runs: tuple[vmip_ranges.Run, ...]) -> Self:
         return cls(row.id, row.name, row.network_id, row.subnet_id, row.cidr,
                    row.allocator, row.reuse_delay,
-                   tuple(json.loads(row.dhcp_servers)))
+                   tuple(json.loads(row.dhcp_servers)), runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Address:
     """One address and its holder.
 
     :param generation: grows with every change of the address.
+    :param hold_name: the server for which it is reserved by hand; '': any
+        of the project; None: it is not.
+    :param former_name: the server that had it last.
     """
 
     id: int
@@ -70,6 +76,8 @@ class Address:
     hold_name: str | None
     hold_project: str | None
     hold_until: datetime.datetime | None
+    former_name: str | None
+    former_project: str | None
 
     @classmethod
     def of(cls, row: models.AddressRow) -> Self:
@@ -77,6 +85,21 @@ class Address:
                   for field in dataclasses.fields(cls)}
         values['state'] = states.State(row.state)
         return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """As much of an address as is compared with Neutron's ports."""
+
+    id: int
+    generation: int
+    address: types.Address
+    port_id: str | None
+    gone_since: datetime.datetime | None
+    state: str
+    mac: str | None
+    server_id: str | None
+    network_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +129,14 @@ class Work:
     """One host entry that a DHCP server does not have as it should.
 
     :param present: it has to be there; otherwise entry and lease must go.
+    :param error: why the last try failed.
+    :param wanted_at: since when that is wanted; None: not known.
     """
 
     id: int
     generation: int
     server: str
+    pool_id: str
     address: types.Address
     mac: str
     hostname: str | None
@@ -118,6 +144,35 @@ class Work:
     attempts: int
     server_id: str | None
     port_id: str | None
+    error: str | None
+    wanted_at: datetime.datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Undone:
+    """Host entries that a DHCP server does not have as it should.
+
+    :param present: they have to be there; otherwise they must go.
+    :param since: when the oldest of them was wanted; None: not known.
+    """
+
+    server: str
+    present: bool
+    count: int
+    since: datetime.datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Intent:
+    """What a DHCP server has to have for an address.
+
+    :param present: False: nothing; this MAC's entry has to go.
+    :param done: it is known to be so.
+    """
+
+    mac: str
+    present: bool
+    done: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +196,46 @@ class EntryStatus:
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
-    """A line of an address's history."""
+class Standing:
+    """How an address stood at some moment.
 
+    :param since: when it came to stand so; None: it was never used till then.
+    """
+
+    pool_id: str
+    address: types.Address
+    state: states.State
+    since: datetime.datetime | None = None
+    expires_at: datetime.datetime | None = None
+    request_id: str | None = None
+    project_id: str | None = None
+    server_id: str | None = None
+    server_name: str | None = None
+    port_id: str | None = None
+    mac: str | None = None
+    hold_name: str | None = None
+    hold_project: str | None = None
+    hold_until: datetime.datetime | None = None
+
+    @classmethod
+    def of(cls, held: Address) -> Self:
+        """Return how an address of the list stands now."""
+        return cls(since=held.changed_at, **{
+            field.name: getattr(held, field.name)
+            for field in dataclasses.fields(cls) if field.name != 'since'})
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A line of an address's history.
+
+    The change that ends a holder names that holder.
+
+    :param hold_name: with the two after it, the reservation by hand after
+        the change.
+    """
+
+    pool_id: str
     at: datetime.datetime
     address: types.Address
     event: str
@@ -157,22 +249,63 @@ class Change:
     port_id: str | None
     mac: str | None
     request_id: str | None
+    expires_at: datetime.datetime | None
+    hold_name: str | None
+    hold_project: str | None
+    hold_until: datetime.datetime | None
 
     @classmethod
     def of(cls, row: models.HistoryRow) -> Self:
         return cls(**{field.name: getattr(row, field.name)
                       for field in dataclasses.fields(cls)})
 
+    def standing(self) -> Standing:
+        """Return how the address stood after this change."""
+        state = states.State(self.new_state)
+        kept = {field.name: getattr(self, field.name)
+                for field in dataclasses.fields(Standing)
+                if field.name not in ('state', 'since')}
+        if (state in states.VACANT or self.event in states.ENDING
+                # only by hand: the line names whom it is kept for
+                or state is states.State.RESERVED and self.request_id is None):
+            kept.update(dict.fromkeys(states.HOLDER))
+        return Standing(state=state, since=self.at, **kept)
+
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """A create request's need of addresses on one network.
 
-    :param server_names: the name of each server: one address each.
+    :param server_names: the name of each server: one address each; '' where
+        the name is not known.
+    :param addresses: these very ones, at most one of each IP version, for
+        the one server of the request.
+    :param only: nothing of the IP versions that ``addresses`` leave out.
     """
 
     network_id: str
     server_names: tuple[str, ...]
+    addresses: tuple[types.Address, ...] = ()
+    only: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Hold:
+    """A reservation by hand.
+
+    :param pool: name of the pool.
+    :param address: None: whatever the allocator picks.
+    :param server_name: for the server of this name; None: for any server of
+        the project or, without one, for whoever asks for the very address.
+    :param project_id: only for this project; None: for any.
+    :param until: its end; None: until it is given up.
+    """
+
+    pool: str
+    address: types.Address | None = None
+    server_name: str | None = None
+    project_id: str | None = None
+    until: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,3 +318,38 @@ class Requester:
 
     request_id: str
     project_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """A server that runs.
+
+    :param macs: of the interfaces that run with it.
+    """
+
+    server_id: str
+    name: str | None
+    macs: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of a task of vmip-reclaimer.
+
+    :param host: host and process that ran it.
+    :param checked: how many things were looked at.
+    :param found: how many of them were not as they should be.
+    :param done: how many were freed, ended, mended or forgotten.
+    :param spared: how many were left alone for now.
+    :param error: why it failed; what it did till then is done.
+    """
+
+    name: str
+    host: str
+    started_at: datetime.datetime
+    ended_at: datetime.datetime
+    checked: int = 0
+    found: int = 0
+    done: int = 0
+    spared: int = 0
+    error: str | None = None

@@ -16,79 +16,141 @@
 
     free ──reserve──▶ reserved ──claim──▶ claimed ──activate──▶ active
       ▲ ▲                │  ▲                │                    │
-      │ └─expire/cancel──┘  │ (kept by hand) └──────release───────┤
+      │ └─cancel/expire──┘  │ (kept by hand) └──────release───────┤
       │                     │                                     ▼
       └──rest── quarantined ◀───────────finish──────────── releasing
 
-``adopt`` takes a free address that was in use before the pool was made; it
-is left by ``release`` like any other.
+``free``
+    Nobody holds it.
+``reserved``
+    Held for a create request, or by hand (``hold``, ``unhold``).
+``claimed``
+    Neutron has made the port. One that is asked for by its address, or made
+    without a request, is claimed when it is free.
+``active``
+    Nova has told that the server runs. When the server lets go of a port that
+    is kept, it is ``claimed`` again (``change``).
+``releasing``
+    The port is gone; host entry and lease are still to be removed. Where the
+    delete was rolled back it is ``claimed`` again (``keep``).
+``quarantined``
+    Nobody holds it, and it rests for the pool's reuse delay.
+``adopted``
+    Was in use before it came into the pool (``adopt``); left by ``release``
+    like any other.
+
+With the allocator ``sticky`` a server that comes back under its name takes
+its old address also out of ``quarantined`` and, once Neutron has said that
+the old port is gone, out of ``releasing``. If it then gets no port after all,
+the address goes back to where it was taken from.
 """
 
+from collections.abc import Iterable
 import enum
+import itertools
 
 
 class State(enum.StrEnum):
     """Where an address stands."""
 
-    #: nobody holds it
     FREE = 'free'
-    #: held for a create request, or by hand
     RESERVED = 'reserved'
-    #: Neutron has made the port
     CLAIMED = 'claimed'
-    #: Nova has told that the server runs
     ACTIVE = 'active'
-    #: the port is gone; host entry and lease are still to be removed
     RELEASING = 'releasing'
-    #: nobody holds it, and it rests before it is given away again
     QUARANTINED = 'quarantined'
-    #: was in use before the pool was made
     ADOPTED = 'adopted'
 
 
 class Event(enum.StrEnum):
     """What moves an address from one state to another."""
 
+    #: a create request takes it
     RESERVE = 'reserve'
+    #: the request's server is known, or its reservation lives on
     BIND = 'bind'
+    #: the request failed
     CANCEL = 'cancel'
+    #: no port came in time
     EXPIRE = 'expire'
+    #: Neutron makes a port with it
     CLAIM = 'claim'
+    #: the server runs
     ACTIVATE = 'activate'
+    #: the holder's port, MAC or server is another one
     CHANGE = 'change'
+    #: the port is deleted
     RELEASE = 'release'
+    #: the delete of the port was rolled back
     KEEP = 'keep'
+    #: the DHCP servers have forgotten it
     FINISH = 'finish'
+    #: the quarantine is over
     REST = 'rest'
+    #: it was in use before, or Neutron gave it away behind our back
     ADOPT = 'adopt'
+    #: reserved by hand
     HOLD = 'hold'
+    #: the reservation by hand is given up
     UNHOLD = 'unhold'
 
 
 S = State
 
-#: event -> the states it may leave and the states it may lead to
-TRANSITIONS: dict[Event, tuple[frozenset[State], frozenset[State]]] = {
-    Event.RESERVE: (frozenset({S.FREE, S.RESERVED}), frozenset({S.RESERVED})),
-    # the request's server is known, or a reservation lives on
-    Event.BIND: (frozenset({S.RESERVED}), frozenset({S.RESERVED})),
-    Event.CANCEL: (frozenset({S.RESERVED}), frozenset({S.FREE, S.RESERVED})),
-    Event.EXPIRE: (frozenset({S.RESERVED}), frozenset({S.FREE, S.RESERVED})),
-    Event.CLAIM: (frozenset({S.FREE, S.RESERVED, S.QUARANTINED}),
-                  frozenset({S.CLAIMED})),
-    Event.ACTIVATE: (frozenset({S.CLAIMED}), frozenset({S.ACTIVE})),
-    # the holder's MAC changed
-    Event.CHANGE: (frozenset({S.CLAIMED, S.ACTIVE}),
-                   frozenset({S.CLAIMED, S.ACTIVE})),
-    Event.RELEASE: (frozenset({S.CLAIMED, S.ACTIVE, S.ADOPTED}),
-                    frozenset({S.RELEASING})),
-    # the delete of the port was rolled back
-    Event.KEEP: (frozenset({S.RELEASING}), frozenset({S.CLAIMED})),
-    Event.FINISH: (frozenset({S.RELEASING}),
-                   frozenset({S.FREE, S.QUARANTINED, S.RESERVED})),
-    Event.REST: (frozenset({S.QUARANTINED}), frozenset({S.FREE})),
-    # or Neutron has given it away behind our back
-    Event.ADOPT: (frozenset({S.FREE, S.CLAIMED}), frozenset({S.ADOPTED})),
-    Event.HOLD: (frozenset({S.FREE, S.QUARANTINED}), frozenset({S.RESERVED})),
-    Event.UNHOLD: (frozenset({S.RESERVED}), frozenset({S.FREE})),
-}
+#: What has a holder whom Neutron knows.
+IN_USE = (S.CLAIMED, S.ACTIVE, S.ADOPTED)
+
+
+def _to(sources: Iterable[State], targets: Iterable[State]
+        ) -> set[tuple[State, State]]:
+    return set(itertools.product(sources, targets))
+
+
+def _stay(*states: State) -> set[tuple[State, State]]:
+    return {(state, state) for state in states}
+
+
+#: event -> what it may lead from and to
+TRANSITIONS: dict[Event, frozenset[tuple[State, State]]] = {
+    event: frozenset(pairs) for event, pairs in {
+        Event.RESERVE: _to({S.FREE, S.RESERVED, S.QUARANTINED, S.RELEASING},
+                           {S.RESERVED}),
+        Event.BIND: _stay(S.RESERVED),
+        # What was taken back while it rested, or while its old entry was
+        # still to be removed, goes back to that.
+        Event.CANCEL: _to({S.RESERVED}, {S.FREE, S.RESERVED, S.QUARANTINED,
+                                         S.RELEASING}),
+        Event.EXPIRE: _to({S.RESERVED}, {S.FREE, S.RESERVED, S.QUARANTINED,
+                                         S.RELEASING}),
+        Event.CLAIM: _to({S.FREE, S.RESERVED, S.QUARANTINED}, {S.CLAIMED}),
+        Event.ACTIVATE: _to({S.CLAIMED}, {S.ACTIVE}),
+        Event.CHANGE: (_stay(S.CLAIMED, S.ACTIVE)
+                       | _to({S.ACTIVE}, {S.CLAIMED})),
+        Event.RELEASE: _to(IN_USE, {S.RELEASING}),
+        Event.KEEP: _to({S.RELEASING}, {S.CLAIMED}),
+        Event.FINISH: _to({S.RELEASING},
+                          {S.FREE, S.QUARANTINED, S.RESERVED}),
+        Event.REST: _to({S.QUARANTINED}, {S.FREE}),
+        Event.ADOPT: _to({S.FREE, S.QUARANTINED, S.CLAIMED}, {S.ADOPTED}),
+        Event.HOLD: (_to({S.FREE, S.QUARANTINED}, {S.RESERVED})
+                     | _stay(S.RESERVED, S.CLAIMED, S.ACTIVE, S.RELEASING,
+                             S.ADOPTED)),
+        Event.UNHOLD: (_to({S.RESERVED}, {S.FREE})
+                       | _stay(S.RESERVED, S.CLAIMED, S.ACTIVE, S.RELEASING,
+                               S.ADOPTED)),
+    }.items()}
+
+#: In these nobody holds an address.
+VACANT = frozenset({S.FREE, S.QUARANTINED})
+
+#: After these nobody holds it either, though it may be reserved by hand.
+ENDING = frozenset({Event.CANCEL, Event.EXPIRE, Event.FINISH})
+
+#: What tells the holder of an address.
+HOLDER = ('request_id', 'project_id', 'server_id', 'server_name', 'port_id',
+          'mac')
+
+
+def is_legal(event: Event, old: State, new: State) -> bool:
+    """Tell whether an event may lead from one state to another."""
+    return (old, new) in TRANSITIONS[event]

@@ -12,6 +12,7 @@
 
 """Claims, releases and host entries: from the port's create to its end."""
 
+import collections
 import dataclasses
 from typing import Any
 
@@ -21,8 +22,10 @@ from sqlalchemy import orm
 
 from tests.unit import base
 from vmip_plugin import exceptions
-from vmip_plugin.inventory import api
+from vmip_plugin.inventory import entries
 from vmip_plugin.inventory import models
+from vmip_plugin.inventory import moves
+from vmip_plugin.inventory import ports
 from vmip_plugin.inventory import records
 
 ip = base.ip
@@ -105,14 +108,14 @@ class TestClaim(base.TestCase):
 
     def test_given_is_held_by_hand(self) -> None:
         address = ip('10.0.0.15')
-        self.inventory.hold('pool', address, 'web', base.PROJECT, None)
+        self.hold(str(address), project=base.PROJECT)
         self.assertRaises(exceptions.AddressInUse, self.claim,
                           address=address, project=base.OTHER_PROJECT)
         self.assertEqual('10.0.0.15', self.claim(address=address))
         self.assertEqual('web', self.row('10.0.0.15').hold_name)
 
     def test_given_is_held_for_any_project(self) -> None:
-        self.inventory.hold('pool', ip('10.0.0.15'), 'web', None, None)
+        self.hold('10.0.0.15')
         self.assertRaises(exceptions.AddressInUse, self.claim,
                           address=ip('10.0.0.15'))
 
@@ -245,7 +248,7 @@ class TestClaim(base.TestCase):
         self.assertEqual([], self.inventory.work())
         self.assertEqual(1, len(self.inventory.work(
             port_ids=[base.port_id(1)])))
-        self.clock.forward(api.CLAIM_GRACE)
+        self.clock.forward(ports.CLAIM_GRACE)
         self.assertEqual(1, len(self.inventory.work()))
 
     def test_reserved_subnets(self) -> None:
@@ -264,6 +267,120 @@ class TestClaim(base.TestCase):
         self.inventory.bind(reserved, base.server_id(1))
         self.assertEqual({SUBNET_2}, ask(requester, base.server_id(1)))
         self.assertEqual(set(), ask(requester, base.server_id(2)))
+
+
+class TestUndoClaim(base.TestCase):
+
+    def undo(self, address: str = '10.0.0.10') -> bool:
+        return self.inventory.undo_claim(base.SUBNET, ip(address), 600)
+
+    def holder(self) -> tuple[Any, ...]:
+        row = self.row('10.0.0.10')
+        return (row.state, row.request_id, row.project_id, row.server_id,
+                row.server_name, row.port_id, row.mac, row.expires_at)
+
+    def test_reserved(self) -> None:
+        self.pool()
+        self.inventory.bind(self.reserve(), base.server_id(1))
+        before = self.holder()
+        self.claim()
+        self.assertTrue(self.undo())
+        self.assertEqual(before, self.holder())
+        self.assertEqual(['reserve', 'bind', 'claim', 'release', 'reserve'],
+                         self.events('10.0.0.10'))
+        # a worker may have written it already
+        self.assertEqual([('a', '10.0.0.10', base.mac(1), False, False)],
+                         self.entries())
+        self.assertEqual('10.0.0.10', self.claim(
+            2, server=base.server_id(1)))
+        self.assertEqual([('a', '10.0.0.10', base.mac(2), True, False)],
+                         self.entries())
+
+    def test_twice(self) -> None:
+        self.pool()
+        self.inventory.bind(self.reserve(), base.server_id(1))
+        before = self.holder()
+        for _ in range(2):
+            self.claim()
+            self.undo()
+        self.assertEqual(before, self.holder())
+        self.assertFalse(self.undo())
+
+    def test_one_of_several(self) -> None:
+        """Whose name it was reserved for is as uncertain as before."""
+        self.pool()
+        self.reserve('a', 'b')
+        before = self.holder()
+        self.claim(2)
+        self.undo()
+        self.assertEqual(before, self.holder())
+        self.claim(1)
+        work, = self.inventory.work(port_ids=[base.port_id(1)])
+        self.assertIsNone(work.hostname)
+
+    def test_server_without_a_name(self) -> None:
+        self.pool()
+        self.reserve('')
+        before = self.holder()
+        self.claim()
+        self.undo()
+        self.assertEqual(before, self.holder())
+
+    def test_its_end(self) -> None:
+        """Nobody tries again: the entry goes, then the address is free."""
+        self.pool()
+        self.reserve()
+        self.claim()
+        self.undo()
+        self.clock.forward(601)
+        reservation, = self.inventory.expired()
+        self.assertTrue(self.inventory.expire(reservation, ''))
+        self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
+        self.finish('10.0.0.10')
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+
+    def test_entry_is_gone_before_its_end(self) -> None:
+        self.pool()
+        self.reserve()
+        self.claim()
+        self.undo()
+        self.finish('10.0.0.10')
+        self.assertEqual([], self.entries())
+        self.assertEqual(State.RESERVED, self.state('10.0.0.10'))
+
+    def test_without_reservation(self) -> None:
+        self.pool()
+        self.claim()
+        self.assertTrue(self.undo())
+        self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
+
+    def test_reserved_by_hand(self) -> None:
+        self.pool()
+        self.hold('10.0.0.10', name=None, project=base.PROJECT)
+        self.claim(address=ip('10.0.0.10'))
+        self.undo()
+        self.finish('10.0.0.10')
+        row = self.row('10.0.0.10')
+        self.assertEqual((State.RESERVED, None, base.PROJECT),
+                         (row.state, row.request_id, row.hold_project))
+
+    def test_no_servers(self) -> None:
+        self.pool(dhcp_servers=[], reuse_delay=60)
+        self.reserve()
+        before = self.holder()
+        self.claim()
+        self.undo()
+        self.assertEqual(before, self.holder())
+
+    def test_only_a_claim(self) -> None:
+        self.pool()
+        self.assertFalse(self.undo())
+        self.reserve()
+        self.assertFalse(self.undo())
+        self.claim()
+        self.inventory.activate(base.server_id(1), 'web', [base.mac(1)])
+        self.assertFalse(self.undo())
+        self.assertEqual(State.ACTIVE, self.state('10.0.0.10'))
 
 
 class TestActivate(base.TestCase):
@@ -305,6 +422,24 @@ class TestActivate(base.TestCase):
         self.assertEqual(base.mac(5), self.row('10.0.0.10').mac)
         self.assertEqual(1, self.events('10.0.0.10').count('change'))
 
+    def test_change_server(self) -> None:
+        entries = self.entries()
+        self.inventory.activate(base.server_id(1), 'web', [base.mac(1)])
+        for server in (None, base.server_id(2)):
+            for _ in range(2):
+                self.inventory.change_server(base.port_id(1), server)
+                row = self.row('10.0.0.10')
+                self.assertEqual((State.CLAIMED, server, None),
+                                 (row.state, row.server_id, row.server_name))
+        self.assertEqual(2, self.events('10.0.0.10').count('change'))
+        self.assertEqual(entries, self.entries())
+
+    def test_change_server_of_what_is_released(self) -> None:
+        self.inventory.release(self.row('10.0.0.10'), 'deleted')
+        before = self.row('10.0.0.10')
+        self.inventory.change_server(base.port_id(1), None)
+        self.assertEqual(before, self.row('10.0.0.10'))
+
 
 class TestRelease(base.TestCase):
 
@@ -329,7 +464,7 @@ class TestRelease(base.TestCase):
             base.SUBNET, ip('10.0.0.10'), 'x'))
         self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
         self.assertEqual([], self.inventory.work())
-        self.clock.forward(api.RELEASE_GRACE)
+        self.clock.forward(ports.RELEASE_GRACE)
         first, second = self.inventory.work()
         self.assertTrue(self.inventory.work_done(first))
         self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
@@ -384,15 +519,17 @@ class TestRelease(base.TestCase):
         self.inventory.work_done(self.do()[0])
         self.assertEqual(before + 1, self.row('10.0.0.10').generation)
         tries = []
-        original = api._swap
+        original = moves.swap
 
-        def swap(*args: Any) -> bool:
+        def swap(*args: Any) -> None:
             tries.append(args)
-            return len(tries) > 1 and original(*args)
+            if len(tries) == 1:
+                raise moves.Overtaken
+            original(*args)
 
-        self.patch(api, '_swap', swap)
+        self.patch(moves, 'swap', swap)
         self.assertTrue(self.inventory.work_done(self.do()[0]))
-        self.assertEqual(3, len(tries))
+        self.assertEqual(2, len(tries))
         self.assertEqual(State.FREE, self.state('10.0.0.10'))
 
     def test_put_is_overtaken_by_release(self) -> None:
@@ -463,12 +600,68 @@ class TestRelease(base.TestCase):
         self.inventory.redo('z', [ip('10.0.0.10')])
         self.assertEqual(['a'], [w.server for w in self.do()])
 
-    def test_expected(self) -> None:
+    def test_redo_only_what_was_done(self) -> None:
+        self.inventory.work_failed(self.do()[0], 'no', 1)
+        before = self.inventory.entries()
+        self.inventory.redo('a', [ip('10.0.0.10')], only_done=True)
+        self.inventory.redo('b', [ip('10.0.0.10')], only_done=True)
+        self.assertEqual(before, self.inventory.entries())
+
+    def test_intents(self) -> None:
+        self.served()
         self.claim(2)
+        self.claim(3)
         self.inventory.release(self.row('10.0.0.10'), '')
-        self.assertEqual({ip('10.0.0.11'): base.mac(2)},
-                         self.inventory.expected('a'))
-        self.assertEqual({}, self.inventory.expected('z'))
+        found = {ip('10.0.0.10'): records.Intent(base.mac(1), False, False),
+                 ip('10.0.0.11'): records.Intent(base.mac(2), True, False),
+                 ip('10.0.0.12'): records.Intent(base.mac(3), True, False)}
+        for work in self.inventory.work(port_ids=[base.port_id(3)]):
+            self.inventory.work_done(work)
+        found[ip('10.0.0.12')] = records.Intent(base.mac(3), True, True)
+        self.assertEqual(found, self.inventory.intents('a'))
+        del found[ip('10.0.0.10')], found[ip('10.0.0.12')]
+        self.assertEqual(found, self.inventory.intents(
+            'a', [ip('10.0.0.11'), ip('10.0.0.99')]))
+        self.assertEqual({}, self.inventory.intents('z'))
+
+    def test_work_of_one_server(self) -> None:
+        self.assertEqual([], self.inventory.servers_with_work())
+        self.clock.forward(5)
+        self.assertEqual(['a', 'b'], self.inventory.servers_with_work())
+        self.assertEqual(['b'], [
+            work.server for work in self.inventory.work(server='b')])
+        self.inventory.work_done(self.inventory.work(server='b')[0])
+        self.assertEqual(['a'], self.inventory.servers_with_work())
+
+    def test_work_of_what_no_server_serves(self) -> None:
+        port = {'port_ids': [base.port_id(1)], 'unserved': True}
+        first, second = self.inventory.work(**port)
+        self.inventory.work_done(first)
+        self.assertEqual([], self.inventory.work(**port))
+        self.assertEqual([second], self.do())
+
+    def test_put_off(self) -> None:
+        first, second = self.do()
+        self.inventory.work_failed(second, 'x', 0)
+        self.clock.forward(5)
+        work = self.inventory.work()
+        self.claim(2)
+        late, = (w for w in self.inventory.work(port_ids=[base.port_id(2)])
+                 if w.server == 'a')
+        self.inventory.redo('a', [late.address])
+        self.inventory.put_off([*work, late], 'away', lambda n: 10 + n)
+        self.assertEqual({
+            ('a', '10.0.0.10'): (1, 'away', 10),
+            ('b', '10.0.0.10'): (2, 'away', 11),
+            ('a', '10.0.0.11'): (0, None, 0),
+            ('b', '10.0.0.11'): (0, None, 5)}, {
+                (e.server, str(e.address)): (
+                    e.attempts, e.error,
+                    (e.next_try_at - self.clock.now).total_seconds())
+                for e in self.inventory.entries()})
+        self.inventory.hurry('b')
+        self.assertEqual({'a': 1, 'b': 2}, collections.Counter(
+            work.server for work in self.inventory.work()))
 
     def test_a_name_for_many(self) -> None:
         self.assertEqual(1, len(self.inventory.of_ports([base.port_id(1)])))
@@ -527,6 +720,6 @@ class TestKilled(base.TestCase):
         def no_entries(*args: Any) -> None:
             raise db_exc.DBError(Exception('gone'))
 
-        self.patch(self.inventory, '_want_entries', no_entries)
+        self.patch(entries, 'want_all', no_entries)
         self.assertRaises(exceptions.InventoryUnavailable, self.claim)
         self.assertEqual(State.RESERVED, self.state('10.0.0.10'))

@@ -10,74 +10,30 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The database: schema, retries, many writers, and what may be wrong."""
+"""The database: retries, many writers, and what may be wrong."""
 
 from collections.abc import Callable
 import multiprocessing
 import os
-import pathlib
 import threading
 from typing import Any
 
-from alembic import autogenerate
-from alembic.runtime import migration
 from oslo_db import exception as db_exc
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from tests.unit import base
+from tests.unit.inventory import unavailable
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import models
+from vmip_plugin.inventory import picking
 from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import transactions
 
-SECRET = 'a-tenants-own-words'
-
-
-class TestMigrations(base.TestCase):
-
-    def test_up_from_empty(self) -> None:
-        database = api.Inventory(
-            base.new_conf(f'sqlite:///{self.directory}/new'), 'x').database
-        self.addCleanup(database.engine.dispose)
-        self.assertIsNone(database.revision())
-        database.upgrade()
-        self.assertEqual(database.head(), database.revision())
-        database.upgrade()
-        self.assertEqual(database.head(), database.revision())
-
-    def test_models_are_the_schema(self) -> None:
-        with self.inventory.database.engine.connect() as connection:
-            context = migration.MigrationContext.configure(
-                connection, opts={'compare_type': True})
-            self.assertEqual([], autogenerate.compare_metadata(
-                context, models.Base.metadata))
-
-    def test_schema_is_made_alike(self) -> None:
-        """What autogenerate does not compare: names and AUTOINCREMENT."""
-        other = sa.create_engine('sqlite://')
-        self.addCleanup(other.dispose)
-        models.Base.metadata.create_all(other)
-        self.assertEqual(_schema(other),
-                         _schema(self.inventory.database.engine))
-
-
-def _schema(engine: sa.Engine) -> list[tuple[Any, ...]]:
-    inspector = sa.inspect(engine)
-    found: list[tuple[Any, ...]] = []
-    for table in sorted(set(inspector.get_table_names())
-                        - {'alembic_version'}):
-        found.append((table, inspector.get_pk_constraint(table)['name']))
-        for kind in (inspector.get_unique_constraints(table),
-                     inspector.get_foreign_keys(table),
-                     inspector.get_indexes(table)):
-            found += sorted((table, str(item['name'])) for item in kind)
-    with engine.connect() as connection:
-        found += sorted(connection.execute(sa.text(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND "
-            "sql LIKE '%AUTOINCREMENT%'")).tuples())
-    return found
+SECRET = unavailable.SECRET
+ENTRIES = models.Base.metadata.tables['host_entries']
 
 
 class TestRetry(base.TestCase):
@@ -111,7 +67,7 @@ class TestRetry(base.TestCase):
         self.assertEqual(3, calls[0])
 
     def test_not_for_ever(self) -> None:
-        self.patch(api.db_api.time, 'sleep', lambda seconds: None)
+        self.patch(transactions.db_api.time, 'sleep', lambda seconds: None)
         calls = self.failing(10 ** 6, db_exc.DBDeadlock(SECRET))
         error = self.assertRaises(exceptions.InventoryUnavailable,
                                   self.reserve)
@@ -127,17 +83,17 @@ class TestRetry(base.TestCase):
         self.assertEqual(1, calls[0])
 
     def test_nothing_of_a_failed_try_stays(self) -> None:
-        original = api.Inventory._reserve_one
+        original = picking.pick
         calls = [0]
 
-        def reserve_one(*args: Any) -> Any:
-            found = original(*args)
+        def pick(*args: Any, **values: Any) -> Any:
+            found = original(*args, **values)
             calls[0] += 1
             if calls[0] == 2:
                 raise db_exc.DBDeadlock()
             return found
 
-        self.patch(api.Inventory, '_reserve_one', reserve_one)
+        self.patch(picking, 'pick', pick)
         self.assertEqual(['10.0.0.10', '10.0.0.11'],
                          base.addresses(self.reserve('a', 'b')))
         self.assertEqual(['reserve'], self.events('10.0.0.10'))
@@ -153,9 +109,9 @@ class TestRetry(base.TestCase):
         def before_flush(session: orm.Session, *args: Any) -> None:
             tries[0] += 1
             if tries[0] == 1:
-                session.connection().execute(sa.text(
-                    'UPDATE host_entries SET present = 0, done = 0, '
-                    'generation = generation + 1'))
+                session.connection().execute(sa.update(ENTRIES).values(
+                    present=False, done=False,
+                    generation=ENTRIES.c.generation + 1))
 
         sa.event.listen(orm.Session, 'before_flush', before_flush)
         try:
@@ -165,17 +121,44 @@ class TestRetry(base.TestCase):
         return tries[0]
 
     def test_work_done_overwrites_no_newer_intent(self) -> None:
+        """Also where the intent changes at the last moment."""
         self.claim()
         work = self.inventory.work(port_ids=[base.port_id(1)])[0]
-        self.assertGreater(self.entry_changed_meanwhile(
-            lambda: self.inventory.work_done(work)), 1)
+        newer = sa.update(ENTRIES).values(
+            generation=ENTRIES.c.generation + 1)
+
+        def before(state: orm.ORMExecuteState) -> None:
+            if state.is_update:
+                state.session.connection().execute(newer)
+
+        sa.event.listen(orm.Session, 'do_orm_execute', before)
+        try:
+            self.assertFalse(self.inventory.work_done(work))
+        finally:
+            sa.event.remove(orm.Session, 'do_orm_execute', before)
+        self.assertFalse(self.inventory.entries()[0].done)
 
     def test_removal_done_overwrites_no_newer_intent(self) -> None:
+        """Also where the intent changes after it was read."""
         address = self.claim()
         self.inventory.release(self.row(address), '')
         work = self.inventory.work(port_ids=[base.port_id(1)])[0]
-        self.assertGreater(self.entry_changed_meanwhile(
-            lambda: self.inventory.work_done(work)), 1)
+        tries = [0]
+
+        def before(state: orm.ORMExecuteState) -> None:
+            tries[0] += state.is_delete
+            if state.is_delete and tries[0] == 1:
+                state.session.connection().execute(
+                    sa.update(ENTRIES).values(
+                        generation=ENTRIES.c.generation + 1))
+
+        sa.event.listen(orm.Session, 'do_orm_execute', before)
+        try:
+            # its rollback undoes that
+            self.assertTrue(self.inventory.work_done(work))
+        finally:
+            sa.event.remove(orm.Session, 'do_orm_execute', before)
+        self.assertEqual(2, tries[0])
 
     def test_release_undoes_what_was_marked_done_meanwhile(self) -> None:
         address = self.claim()
@@ -184,8 +167,8 @@ class TestRetry(base.TestCase):
             # after the entries were read, before they are written
             if any(isinstance(changed, models.HostEntryRow)
                    for changed in session.dirty):
-                session.connection().execute(sa.text(
-                    'UPDATE host_entries SET done = 1'))
+                session.connection().execute(
+                    sa.update(ENTRIES).values(done=True))
 
         sa.event.listen(orm.Session, 'before_flush', before_flush)
         try:
@@ -195,10 +178,31 @@ class TestRetry(base.TestCase):
         self.assertEqual([('a', address, base.mac(1), False, False)],
                          self.entries())
 
+    def test_change_overwrites_no_newer_intent(self) -> None:
+        self.claim()
+        self.assertGreater(self.entry_changed_meanwhile(
+            lambda: self.inventory.change_mac(base.port_id(1),
+                                              base.mac(9))), 1)
+        self.assertEqual(base.mac(9), self.inventory.entries()[0].mac)
+
     def test_redo_overwrites_no_newer_intent(self) -> None:
         address = self.claim()
-        self.assertGreater(self.entry_changed_meanwhile(
-            lambda: self.inventory.redo('a', [base.ip(address)])), 1)
+
+        def before(state: orm.ORMExecuteState) -> None:
+            if state.is_update:
+                state.session.connection().execute(
+                    sa.update(ENTRIES).values(
+                        present=False, generation=ENTRIES.c.generation + 1))
+
+        sa.event.listen(orm.Session, 'do_orm_execute', before)
+        try:
+            self.inventory.redo('a', [base.ip(address)])
+        finally:
+            sa.event.remove(orm.Session, 'do_orm_execute', before)
+        self.assertEqual([('a', address, base.mac(1), False, False)],
+                         self.entries())
+        work, = self.inventory.work(port_ids=[base.port_id(1)])
+        self.assertEqual(3, work.generation)
 
 
 def _reserve_many(connection: str, worker: int, count: int,
@@ -273,54 +277,13 @@ class TestManyWriters(base.TestCase):
         self.assertIs(parent, self.inventory.database.engine)
 
 
-class TestUnavailable(base.TestCase):
-
-    def message(self, connection: str, call: str = 'reserve') -> str:
-        """Return what a user of a list that is not there is told."""
-        inventory = api.Inventory(base.new_conf(connection), 'x')
-        calls: dict[str, Callable[[], Any]] = {
-            'reserve': lambda: inventory.reserve(
-                records.Requester('req', SECRET),
-                [records.Wanted(base.NETWORK, (SECRET,))], 600),
-            'read': lambda: inventory.addresses(server=SECRET)}
-        error = self.assertRaises(exceptions.InventoryUnavailable,
-                                  calls[call])
-        for word in (SECRET, 'SELECT', 'INSERT', 'sqlalche', '[SQL'):
-            self.assertNotIn(word, str(error))
-        self.assertNotIn(SECRET, self.log.output)
-        self.assertNotIn('\n', str(error))
-        return str(error)
-
-    def test_no_directory(self) -> None:
-        path = self.directory / 'missing' / 'db'
-        for call in ('reserve', 'read'):
-            self.assertIn('unable to open database file',
-                          self.message(f'sqlite:///{path}', call))
+class TestUnavailable(unavailable.TestCase):
 
     def test_no_schema(self) -> None:
+        connection = self.new_database('empty', empty=True)
         for call in ('reserve', 'read'):
-            self.assertIn('vmip-manage db upgrade', self.message(
-                f'sqlite:///{self.directory}/empty', call))
-
-    def test_unwritable(self) -> None:
-        self.pool()
-        # not by its mode: that does not keep root out
-        path = f'file:{self.directory}/vmip.sqlite?mode=ro&uri=true'
-        self.assertIn('readonly', self.message(f'sqlite:///{path}'))
-
-    def test_no_database(self) -> None:
-        pathlib.Path(self.directory / 'text').write_text('x' * 5000)
-        self.assertIn('not a database', self.message(
-            f'sqlite:///{self.directory}/text'))
-
-    def test_parameters_are_not_told(self) -> None:
-        self.pool()
-        with self.inventory.database.engine.connect() as connection:
-            connection.exec_driver_sql(
-                'CREATE TRIGGER full BEFORE UPDATE ON addresses BEGIN '
-                "SELECT RAISE(ABORT, 'no room'); END")
-            connection.commit()
-        self.assertIn('no room', self.message(self.connection))
+            self.assertIn('vmip-manage db upgrade',
+                          self.message(connection, call))
 
     def test_an_error_without_words(self) -> None:
         def nothing(*args: Any) -> None:
@@ -353,3 +316,9 @@ class TestUnavailable(base.TestCase):
         self.assertTrue(inventory.may_have_pool(subnet_id=base.SUBNET))
         self.assertFalse(inventory.may_have_pool(network_id='any'))
         self.assertFalse(inventory.may_have_pool(subnet_id='any'))
+        # younger than the last look, and claimed from
+        self.new_inventory('other').create_pool(
+            name='young', network_id='young', subnet_id='younger',
+            cidr='10.9.0.0/24', ranges=[(base.ip('10.9.0.9'),) * 2])
+        self.claim(subnet='younger')
+        self.assertTrue(inventory.may_have_pool(network_id='young'))

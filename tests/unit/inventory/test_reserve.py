@@ -21,6 +21,7 @@ import testtools
 
 from tests.unit import base
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import records
@@ -96,7 +97,7 @@ class TestPools(base.TestCase):
     def test_find(self) -> None:
         pool = self.pool()
         for key in (pool.name, pool.id, pool.subnet_id):
-            self.inventory.addresses(pool=key)
+            self.found(pool=key)
         self.assertRaises(exceptions.PoolNotFound, self.inventory.addresses,
                           pool='other')
 
@@ -117,7 +118,7 @@ class TestPools(base.TestCase):
         self.pool()
         self.reserve()
         with testtools.ExpectedException(db_exc.DBReferenceError), \
-                self.inventory.database.write() as session:
+                self.inventory.database.write('test') as session:
             # what the count saw before another worker reserved
             self.patch(session, 'scalar', lambda *args: 0)
             pools.delete(session, pools.find(session, 'pool'))
@@ -131,7 +132,7 @@ class TestPools(base.TestCase):
         self.assertEqual(State.ADOPTED, self.state('10.0.0.10'))
         self.assertEqual(base.port_id(1), self.row('10.0.0.10').port_id)
         self.assertEqual(['10.0.0.11'], base.addresses(self.reserve()))
-        self.assertEqual([], self.inventory.addresses(
+        self.assertEqual([], self.found(
             address=ip('10.0.0.99')))
         self.inventory.release(self.row('10.0.0.10'), '')
         self.assertEqual(State.FREE, self.state('10.0.0.10'))
@@ -176,7 +177,7 @@ class TestReserve(base.TestCase):
             records.Requester('r', base.PROJECT),
             [records.Wanted(base.NETWORK, ('a', 'b')),
              records.Wanted(NETWORK_2, ('a', 'b'))], 600)
-        self.assertEqual([], self.inventory.addresses())
+        self.assertEqual([], self.found())
         self.assertEqual([], self.inventory.history(ip('10.0.0.10')))
 
     def test_several_networks(self) -> None:
@@ -221,7 +222,7 @@ class TestReserve(base.TestCase):
         self.pool('2001:db8::10', '2001:db8::10', '2001:db8::/64',
                   name='six', subnet=SUBNET_6)
         self.assertRaises(exceptions.PoolExhausted, self.reserve, 'a', 'b')
-        self.assertEqual([], self.inventory.addresses())
+        self.assertEqual([], self.found())
 
     def test_large_pool_costs_no_rows(self) -> None:
         self.pool('2001:db8::1', '2001:db8::ffff:ffff:ffff:ffff',
@@ -302,7 +303,7 @@ class TestReserve(base.TestCase):
         name = "Robert'); DROP TABLE addresses; -- \u2603\U0001f600%_\\"
         self.reserve(name)
         self.assertEqual(name, self.row('10.0.0.10').server_name)
-        self.assertEqual(1, len(self.inventory.addresses(server=name)))
+        self.assertEqual(1, len(self.found(server=name)))
 
 
 class TestQuarantine(base.TestCase):
@@ -338,16 +339,6 @@ class TestHeldNames(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.pool()
-
-    def hold(self, address: str, name: str = 'web',
-             project: str | None = None, seconds: float | None = None
-             ) -> records.Address:
-        until = None
-        if seconds is not None:
-            self.clock.forward(seconds)
-            until = self.clock.now
-            self.clock.forward(-seconds)
-        return self.inventory.hold('pool', ip(address), name, project, until)
 
     def test_is_the_names(self) -> None:
         self.hold('10.0.0.15')
@@ -421,14 +412,26 @@ class TestHeldNames(base.TestCase):
         self.pool('10.1.0.10', '10.1.0.11', '10.1.0.0/24', name='slow',
                   subnet=SUBNET_2, reuse_delay=60)
         address = ip('10.1.0.10')
-        self.inventory.hold('slow', address, 'db', base.PROJECT,
-                            self.clock.now)
+        self.inventory.hold(records.Hold('slow', address, 'db', base.PROJECT,
+                                         clock.after(1)))
         self.claim(subnet=SUBNET_2, address=address)
         self.clock.forward(1)
         self.inventory.release(self.row('10.1.0.10'), '')
         self.finish('10.1.0.10')
         self.assertEqual((State.QUARANTINED, None, None),
                          self.held('10.1.0.10'))
+
+    def test_given_more_time_while_it_is_released(self) -> None:
+        self.hold('10.0.0.15', seconds=60)
+        self.reserve('web')
+        self.claim()
+        self.inventory.release(self.row('10.0.0.15'), '')
+        self.assertEqual(State.RELEASING,
+                         self.hold('10.0.0.15', seconds=120).state)
+        self.clock.forward(61)
+        self.finish('10.0.0.15')
+        self.assertEqual((State.RESERVED, 'web', None),
+                         self.held('10.0.0.15'))
 
     def test_stays_its_names_after_the_server(self) -> None:
         self.hold('10.0.0.15')
@@ -446,14 +449,15 @@ class TestHeldNames(base.TestCase):
         for address, name, error in (
                 ('10.0.0.16', 'web', exceptions.AddressInUse),
                 ('10.0.0.15', 'db', exceptions.AddressInUse),
-                ('10.0.0.15', 'web', exceptions.AddressInUse),
                 ('10.0.0.99', 'db', exceptions.AddressNotFound)):
             self.assertRaises(error, self.hold, address, name)
         self.claim(address=ip('10.0.0.17'))
         self.assertRaises(exceptions.AddressInUse, self.hold, '10.0.0.17',
                           'db')
         self.assertRaises(exceptions.PoolNotFound, self.inventory.hold,
-                          'none', ip('10.0.0.15'), 'db', None, None)
+                          records.Hold('none', ip('10.0.0.15'), 'db'))
+        self.assertRaises(exceptions.VmipError, self.hold, '10.0.0.18', 'db',
+                          seconds=0)
         self.hold('10.0.0.16', project=base.PROJECT)
 
     def test_unhold(self) -> None:

@@ -30,6 +30,8 @@ _TABLE: dict[str, Any] = {
     'mysql_engine': 'InnoDB',
     'mysql_charset': 'utf8mb4',
     'mysql_collate': 'utf8mb4_bin',
+    # MySQL commits each change by itself: one that was cut off goes on
+    'if_not_exists': True,
 }
 
 
@@ -54,7 +56,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint('id', name=op.f('pk_history')),
         **_TABLE,
     )
-    op.create_index(
+    _index(
         'ix_history_address_at',
         'history',
         ['address', 'at'],
@@ -76,7 +78,7 @@ def upgrade() -> None:
         sa.UniqueConstraint('subnet_id', name=op.f('uniq_pools0subnet_id')),
         **_TABLE,
     )
-    op.create_index('ix_pools_network_id', 'pools', ['network_id'])
+    _index('ix_pools_network_id', 'pools', ['network_id'])
 
     op.create_table(
         'addresses',
@@ -107,16 +109,16 @@ def upgrade() -> None:
         ),
         **_TABLE,
     )
-    op.create_index('ix_addresses_hold_name', 'addresses', ['hold_name'])
-    op.create_index(
+    _index('ix_addresses_hold_name', 'addresses', ['hold_name'])
+    _index(
         'ix_addresses_pool_id_state_pick_key',
         'addresses',
         ['pool_id', 'state', 'pick_key'],
     )
-    op.create_index('ix_addresses_port_id', 'addresses', ['port_id'])
-    op.create_index('ix_addresses_request_id', 'addresses', ['request_id'])
-    op.create_index('ix_addresses_server_id', 'addresses', ['server_id'])
-    op.create_index(
+    _index('ix_addresses_port_id', 'addresses', ['port_id'])
+    _index('ix_addresses_request_id', 'addresses', ['request_id'])
+    _index('ix_addresses_server_id', 'addresses', ['server_id'])
+    _index(
         'ix_addresses_state_expires_at', 'addresses', ['state', 'expires_at']
     )
 
@@ -136,7 +138,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint('id', name=op.f('pk_ranges')),
         **_TABLE,
     )
-    op.create_index('ix_ranges_pool_id', 'ranges', ['pool_id'])
+    _index('ix_ranges_pool_id', 'ranges', ['pool_id'])
 
     op.create_table(
         'host_entries',
@@ -165,8 +167,15 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
         **_TABLE,
     )
-    op.create_index(
+    _index(
         'ix_host_entries_done_next_try_at',
         'host_entries',
         ['done', 'next_try_at'],
     )
+
+
+def _index(name: str, table: str, columns: list[str]) -> None:
+    # MySQL knows no CREATE INDEX IF NOT EXISTS
+    if name not in {found['name'] for found in sa.inspect(
+            op.get_bind()).get_indexes(table)}:
+        op.create_index(name, table, columns)
