@@ -23,6 +23,7 @@ import signal
 import sys
 
 from tests.contract import base
+from vmip_plugin.dhcp import base as driver_base
 
 
 def main() -> None:
@@ -31,10 +32,13 @@ def main() -> None:
     chance = random.Random(int(seed))
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    makers = [base.entry]
+    if driver_base.Capability.IPV6 in driver.capabilities:
+        makers.append(base.entry6)
     print('ready', flush=True)
     while not stop:
-        entries = [base.entry(int(first) + chance.randrange(8),
-                              1 + chance.randrange(8))
+        entries = [chance.choice(makers)(int(first) + chance.randrange(8),
+                                         1 + chance.randrange(8))
                    for _ in range(chance.randrange(1, 4))]
         change = driver.put if chance.random() < 0.6 else driver.remove
         if failures := change(entries):

@@ -48,7 +48,9 @@ class DnsmasqServer(base.WireServer):
     def add_foreign(self, item: driver_base.HostEntry) -> None:
         path = self.dnsmasq.hostsdir / 'by-hand'
         with path.open('a') as file:
-            file.write(f'# mine\n{item.mac},{item.address},printer\n')
+            address = f'[{item.address}]' if item.address.version == 6 \
+                else item.address
+            file.write(f'# mine\n{item.mac},{address},printer\n')
 
     def foreign(self) -> str:
         return repr(sorted(
@@ -57,18 +59,24 @@ class DnsmasqServer(base.WireServer):
             if 'vmip' not in path.name))
 
 
-class DnsmasqContract(base.WireContract):
+class DnsmasqContract(base.WireContract6):
     """With a dnsmasq in a namespace of its own for each test."""
 
     server: DnsmasqServer
+    bus: lab.Bus | None = None
     #: further lines of the server's section
     options = ''
+
+    def client_ids(self, *sent: bytes | None) -> list[bytes | None]:
+        # our lines have it forget them
+        return [None] * len(sent)
 
     def make_server(self) -> DnsmasqServer:
         folder = self.enter(lab.Folder()).path
         self.hostsdir = self.make_hostsdir(folder)
         bridge = self.enter(lab.Bridge())
-        self.dnsmasq = self.enter(lab.Dnsmasq(bridge, folder, self.hostsdir))
+        self.dnsmasq = self.enter(lab.Dnsmasq(
+            bridge, folder, self.hostsdir, bus=self.bus))
         return DnsmasqServer(self.dnsmasq, self.options)
 
     def make_hostsdir(self, folder: pathlib.Path) -> pathlib.Path:

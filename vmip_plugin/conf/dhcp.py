@@ -31,6 +31,23 @@ OPTS = [
     cfg.IntOpt(
         'retry_max', default=300, min=1,
         help='Longest time in seconds between two tries.'),
+    cfg.FloatOpt(
+        'strict_timeout', default=20, min=0.1,
+        help='Where Neutron has the mechanism driver vmip: longest time in '
+             'seconds for which the create of a port waits until the DHCP '
+             'servers of the pool have its host entry; then the create fails. '
+             'It has to be shorter than what Nova, or a proxy in between, '
+             'waits for Neutron. Another guest\'s lease that is in the way '
+             'takes the [agent] confirm_delay to end.'),
+    cfg.StrOpt(
+        'strict_servers', default='all',
+        choices=[
+            ('all', 'each must have it: no guest can come to one that does '
+                    'not know it, but none is made while one server is away'),
+            ('any', 'one is enough, for pools whose servers all answer every '
+                    'guest: the others are caught up later')],
+        help='Which DHCP servers of the pool the create of a port waits for, '
+             'where Neutron has the mechanism driver vmip.'),
 ]
 
 SERVER_OPTS = [

@@ -22,14 +22,15 @@ A driver is a stevedore plugin of the namespace ``vmip_plugin.dhcp``.
 """
 
 import abc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 import dataclasses
 import datetime
 import enum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from oslo_config import cfg
 
+from vmip_plugin.conf import dhcp
 from vmip_plugin import exceptions
 from vmip_plugin import types
 
@@ -68,11 +69,12 @@ class HostEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """What a DHCP server has given to a client (RFC 2131).
+    """What a DHCP server has given to a client (RFC 2131, RFC 8415).
 
     :param mac: the client's Ethernet address, None where the server does not
         tell it.
-    :param client_id: option 61 as the client sent it, or None.
+    :param client_id: option 61 as the client sent it, or None; of a DHCPv6
+        client its DUID.
     :param expires: end of the lease, UTC and timezone-aware; None: never.
     """
 
@@ -103,6 +105,14 @@ class DHCPDriver(abc.ABC):
         self.name = name
         self.options = options
 
+    @classmethod
+    def load(cls, conf: cfg.ConfigOpts, name: str) -> Self:
+        """Return the driver of a server as it is configured.
+
+        :raises ConfigError: see the class.
+        """
+        return cls(name, dhcp.register_server(conf, name, cls.OPTS))
+
     @property
     def server_id(self) -> types.Address | None:
         """The server's identifier (option 54), where it is configured."""
@@ -112,9 +122,10 @@ class DHCPDriver(abc.ABC):
     def put(self, entries: Sequence[HostEntry]) -> Failures:
         """Make the server serve these entries.
 
-        An entry replaces what the driver wrote before for the same address or
-        the same MAC. When the call returns, every entry that is not among the
-        failures is served to the next DISCOVER.
+        An entry replaces what the driver wrote before for the same address,
+        or for the same MAC and IP version. When the call returns, every entry
+        that is not among the failures is served to the next DISCOVER or
+        SOLICIT.
 
         :raises DHCPServerUnavailable: nothing is known to be served; repeat
             the call.
@@ -146,8 +157,23 @@ class DHCPDriver(abc.ABC):
         """
         raise exceptions.DHCPError(f'{self.name} cannot list leases')
 
+    def leases_of(self, addresses: Collection[types.Address],
+                  ) -> Iterator[Lease]:
+        """Yield the running leases of these addresses (``LEASE_LIST``).
+
+        This reads all of them; a driver whose server can be asked for one
+        does that instead.
+
+        :raises DHCPServerUnavailable: they cannot be read.
+        """
+        wanted = frozenset(addresses)
+        return (lease for lease in self.leases() if lease.address in wanted)
+
     def release(self, lease: Lease) -> None:
         """End a lease by the server's own control channel (``LEASE_RELEASE``).
+
+        When the call returns, :meth:`leases` does not tell it any more, and
+        its address can be given to another MAC.
 
         :raises DHCPError: the server refused.
         """

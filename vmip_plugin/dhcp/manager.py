@@ -71,4 +71,4 @@ def _load(conf: cfg.ConfigOpts, name: str) -> base.DHCPDriver:
         raise exceptions.ConfigError(
             f'[{group}] driver: {kind} needs what is not installed ({exc}): '
             f'pip install "vmip-plugin[{kind}]"') from exc
-    return driver(name, dhcp.register_server(conf, name, driver.OPTS))
+    return driver.load(conf, name)

@@ -22,7 +22,8 @@ from vmip_plugin.dhcp import base
 class NoneDriver(base.DHCPDriver):
     """For pools whose DHCP server somebody else configures, and for tests."""
 
-    capabilities = base.Capability.LIVE_ADD | base.Capability.LIVE_REMOVE
+    capabilities = (base.Capability.LIVE_ADD | base.Capability.LIVE_REMOVE
+                    | base.Capability.IPV6)
 
     def __init__(self, name: str, options: cfg.ConfigOpts.GroupAttr) -> None:
         super().__init__(name, options)
@@ -30,8 +31,9 @@ class NoneDriver(base.DHCPDriver):
 
     def put(self, entries: Sequence[base.HostEntry]) -> base.Failures:
         for entry in entries:
-            self._entries = {a: e for a, e in self._entries.items()
-                             if e.mac != entry.mac}
+            self._entries = {
+                a: e for a, e in self._entries.items() if e.mac != entry.mac
+                or e.address.version != entry.address.version}
             self._entries[entry.address] = entry
         return {}
 

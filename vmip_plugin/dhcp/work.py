@@ -18,11 +18,17 @@ number of processes may do the same work: every step may be repeated, and a
 step that was overtaken by a newer intent is noticed when it is marked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
+import datetime
+import functools
 import itertools
 import operator
+import threading
 from typing import Protocol
+from typing import TypeVar
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -31,15 +37,30 @@ from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.dhcp import base
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
+from vmip_plugin import metrics
 from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar('T')
+_Job = futures.Future[int | None]
 
 #: Tries after which a port that Neutron still has counts as not deleted.
 KEEP_AFTER = 10
 #: Longest time in seconds between two looks whether a lease is gone.
 LEASE_WAIT = 15.0
+#: What the error says of an entry that waits for the end of a lease.
+STILL_LEASED = 'still has a lease of'
+#: Seconds that a daemon waits for a server before it goes on without it.
+PATIENCE = 1.0
+#: Most entries that a server is given, or asked about, at once.
+BATCH = 500
+#: Times that a server is compared and amended, as the list goes on changing.
+ROUNDS = 3
+#: Most calls of a driver to find the entries that it trips over.
+SIFT = 64
 
 
 class Agents(Protocol):
@@ -56,11 +77,13 @@ class Difference:
 
     :param wanted: the MAC that has to have the address; None: nobody.
     :param found: the entry that the server has, None where it has none.
+    :param pending: the list knows, and a worker is to see to it.
     """
 
     address: types.Address
     wanted: str | None
     found: base.HostEntry | None
+    pending: bool
 
 
 def differences(inventory: api.Inventory, driver: base.DHCPDriver
@@ -73,17 +96,29 @@ def differences(inventory: api.Inventory, driver: base.DHCPDriver
     # The server first: an intent is in the list before it is on the server,
     # so that what is found here without one is really nobody's.
     found = {entry.address: entry for entry in driver.entries()}
-    wanted = inventory.expected(driver.name)
-    return [
-        Difference(address, wanted.get(address), found.get(address))
-        for address in sorted(wanted.keys() | found.keys(),
-                              key=lambda a: (a.version, int(a)))
-        if (entry := found.get(address)) is None
-        or entry.mac != wanted.get(address)]
+    intents = inventory.intents(driver.name)
+    return [difference for address in sorted(
+        intents.keys() | found.keys(), key=lambda a: (a.version, int(a)))
+        if (difference := _difference(address, intents.get(address),
+                                      found.get(address)))]
+
+
+def _difference(address: types.Address, intent: records.Intent | None,
+                found: base.HostEntry | None) -> Difference | None:
+    has = found.mac if found else None
+    wanted = intent.mac if intent and intent.present else None
+    if has == wanted:
+        return None
+    pending = intent is not None and not intent.done and (
+        intent.present or intent.mac == has)
+    return Difference(address, wanted, found, pending)
 
 
 class Worker:
     """Does what is to do on the DHCP servers.
+
+    None of them waits for another, and each gets its own work as fast as it
+    takes it.
 
     :param drivers: the driver of each server of ``[dhcp] servers``.
     :param agents: None where there are none.
@@ -94,169 +129,357 @@ class Worker:
                  cloud: vmip_cloud.Cloud, agents: Agents | None) -> None:
         self._conf = conf
         self._inventory = inventory
-        self._drivers = drivers
+        self.drivers = drivers
         self._cloud = cloud
         self._agents = agents
+        # what was gone on without, and is still at it
+        self._late: dict[str, _Job] = {}
 
-    def run(self, port_ids: Sequence[str] | None = None) -> int:
+    def run(self, port_ids: Sequence[str] | None = None,
+            put_only: bool = False, patience: float | None = None) -> int:
         """Do what is due.
 
         :param port_ids: what these ports need, due or not.
+        :param put_only: leave alone what has to go; Neutron is not asked
+            then.
+        :param patience: longest time in seconds to wait for the servers; a
+            slower one goes on by itself. None: as long as they take.
         :returns: how many entries are as they should be now.
         :raises InventoryUnavailable: the list cannot be read.
         """
+        if port_ids is None:
+            return sum(self._each({
+                server: functools.partial(self._catch_up, server, put_only)
+                for server in self._inventory.servers_with_work()}, patience))
         by_server = operator.attrgetter('server')
-        work = sorted(self._inventory.work(port_ids=port_ids), key=by_server)
-        return sum(self._serve(server, list(items))
-                   for server, items in itertools.groupby(work, by_server))
+        work = sorted(self._inventory.work(
+            port_ids=port_ids, put_only=put_only), key=by_server)
+        return sum(_at_once([
+            functools.partial(self._serve, server, list(items))
+            for server, items in itertools.groupby(work, by_server)],
+            patience))
 
-    def mend(self) -> int:
+    def mend(self, patience: float | None = None) -> int:
         """Have differences between the servers and the list mended.
 
         What a server has and nobody wants, such as a write that was overtaken
-        by a kill, is removed; what it lost is written again. Entries without
-        our mark are not looked at.
+        by a kill, is removed; what it lost is written again. What the list
+        knows of already is left to :meth:`run`; entries without our mark are
+        not looked at.
 
+        :param patience: as for :meth:`run`.
         :returns: how many there were.
         """
-        count = 0
-        for name, driver in self._drivers.items():
-            try:
-                found = differences(self._inventory, driver)
-                stray = [d.found for d in found if d.found is not None
-                         and not self._inventory.wants(
-                             name, d.address, d.found.mac)]
-                if stray:
-                    driver.remove(stray)
-            except exceptions.DHCPError as exc:
-                LOG.warning('DHCP server %s: %s', name, exc)
-                continue
-            lost = [d.address for d in found if d.wanted is not None]
+        return sum(self._each({
+            f'mend {name}': functools.partial(self._mend, driver)
+            for name, driver in self.drivers.items()}, patience))
+
+    def sync(self, server: str,
+             progress: Callable[[int, int], None] = lambda done, of: None,
+             ) -> dict[Difference, str]:
+        """Bring one server to what the list wants, and wait for that.
+
+        Also what is to do later is done now.
+
+        :param progress: told how many entries of how many were tried.
+        :returns: each difference that there was and why it still is there,
+            '' where it is not.
+        :raises DHCPServerUnavailable: its entries cannot be read.
+        """
+        driver = self.drivers[server]
+        result: dict[Difference, str] = {}
+        for _ in range(ROUNDS):
+            found = differences(self._inventory, driver)
+            errors = self._amend(driver, found)
+            self._inventory.hurry(server)
+            usable = self._do_all(server, len(found), progress)
+            left = differences(self._inventory, driver)
+            errors |= {entry.address: entry.error for entry in
+                       self._inventory.entries(pending=True)
+                       if entry.server == server and entry.error}
+            result |= dict.fromkeys(found, '')
+            result |= {d: errors.get(d.address, 'not tried: try again when '
+                                     'the server is well') for d in left}
+            if not usable or all(d.address in errors for d in left):
+                break
+        return result
+
+    def _do_all(self, server: str, expected: int,
+                progress: Callable[[int, int], None]) -> bool:
+        """Try all that is due on a server once.
+
+        :returns: False where the server could not be used any more.
+        """
+        seen: set[int] = set()
+        while new := [item for item in self._inventory.work(
+                BATCH, server=server) if item.id not in seen]:
+            progress(len(seen), max(expected, len(seen) + len(new)))
+            seen.update(item.id for item in new)
+            if self._serve(server, new) is None:
+                return False
+        progress(len(seen), len(seen))
+        return True
+
+    def _mend(self, driver: base.DHCPDriver) -> int:
+        try:
+            found = [d for d in differences(self._inventory, driver)
+                     if not d.pending]
+            strays = sum(d.wanted is None for d in found)
+            for kind, count in (('stray', strays),
+                                ('lost', len(found) - strays)):
+                metrics.DRIFT.labels(driver.name, kind).set(count)
+            metrics.DRIFT_CHECKED.labels(driver.name).set_to_current_time()
             if found:
-                LOG.warning('DHCP server %s: %d host entries were wanted by '
-                            'nobody, %d had to be written again', name,
-                            len(stray), len(lost))
-                self._inventory.redo(name, lost, only_done=True)
-            count += len(found)
+                LOG.warning('DHCP server %s: %d host entries are wanted by '
+                            'nobody, %d are lost and will be written again',
+                            driver.name, strays, len(found) - strays)
+            for error in self._amend(driver, found).values():
+                LOG.warning('DHCP server %s: %s', driver.name, error)
+            return len(found)
+        except exceptions.DHCPError as exc:
+            LOG.warning('DHCP server %s: %s', driver.name, exc)
+        return 0
+
+    def _amend(self, driver: base.DHCPDriver, found: Iterable[Difference],
+               ) -> dict[types.Address, str]:
+        """Remove what nobody wants; note as work what has to be written.
+
+        :returns: why some could not be removed.
+        """
+        # what a call owes that was cut off is due with the next one
+        driver.put([])
+        news = [d for d in found if not d.pending]
+        errors: dict[types.Address, str] = {}
+        for batch in _batches([d.found for d in news
+                               if d.found and d.wanted is None]):
+            failures = self._sift(driver.remove, batch)
+            errors.update((entry.address, str(error))
+                          for entry, error in failures.items())
+            # One may have been wanted since the list was read.
+            intents = self._inventory.intents(
+                driver.name, [entry.address for entry in batch])
+            if again := [entry.address for entry in batch
+                         if (intent := intents.get(entry.address))
+                         and intent.present and intent.mac == entry.mac]:
+                self._inventory.redo(driver.name, again)
+        for lost in _batches([d.address for d in news if d.wanted]):
+            self._inventory.redo(driver.name, lost, only_done=True)
+        return errors
+
+    def _each(self, jobs: Mapping[str, Callable[[], int]],
+              patience: float | None) -> list[int]:
+        """Do jobs that come again, but none that is still being done."""
+        ready = {name: job for name, job in jobs.items()
+                 if name not in self._late or self._late[name].done()}
+        started: dict[str, _Job] = {}
+        done = _at_once(ready.values(), patience, lambda begun: started.update(
+            zip(ready, begun, strict=True)))
+        self._late.update(started)
+        return done
+
+    def _catch_up(self, server: str, put_only: bool) -> int:
+        """Do all that is due on a server, as long as it gets on."""
+        count = 0
+        while work := self._inventory.work(BATCH, server=server,
+                                           put_only=put_only):
+            done = self._serve(server, work)
+            count += done or 0
+            if not done or len(work) < BATCH:
+                break
         return count
 
-    def _serve(self, server: str, work: list[records.Work]) -> int:
-        driver = self._drivers.get(server)
+    def _serve(self, server: str, work: Sequence[records.Work],
+               ) -> int | None:
+        """Do work on one server.
+
+        :returns: how much of it is done; None where the server as a whole
+            cannot be used.
+        """
+        driver = self.drivers.get(server)
         if driver is None:
-            for item in work:
-                self._failed(item, f'[dhcp] servers does not name {server}')
-            return 0
+            self._unavailable(server, work,
+                              f'[dhcp] servers does not name {server}')
+            return None
         try:
             # What has to go goes first: a new holder may be waiting for it.
-            leases = self._leases(driver)
-            return (self._remove(driver, [w for w in work if not w.present],
-                                 leases)
-                    + self._put(driver, [w for w in work if w.present],
-                                leases))
+            return (self._remove(driver, [w for w in work if not w.present])
+                    + self._put(driver, [w for w in work if w.present]))
         except exceptions.DHCPError as exc:
-            LOG.warning('DHCP server %s: %s', server, exc)
-            error = str(exc)
+            self._unavailable(server, work, str(exc))
         except exceptions.VmipError:
             raise
         except Exception as exc:
             # One driver's fault must not keep the other servers waiting.
             LOG.exception('DHCP server %s', server)
-            error = f'{type(exc).__name__}: see the log'
-        for item in work:
-            self._failed(item, error)
-        return 0
+            self._unavailable(server, work,
+                              f'{type(exc).__name__}: see the log')
+        return None
 
-    def _put(self, driver: base.DHCPDriver, work: list[records.Work],
-             leases: Mapping[types.Address, base.Lease]) -> int:
-        entries = {}
-        for item in work:
-            lease = leases.get(item.address)
-            if lease is not None and lease.mac not in (None, item.mac):
-                # The server would keep the address for the one who has the
-                # lease, and give the new holder nothing.
-                self._end_lease(driver, item, lease)
-            else:
-                entries[_entry(item)] = item
+    def _put(self, driver: base.DHCPDriver, work: Sequence[records.Work],
+             ) -> int:
+        # The server would keep the address for another who has the lease,
+        # and give the new holder nothing.
+        entries = {_entry(item): item for item in self._without_leases(
+            driver, work, lambda item, mac: mac not in (None, item.mac))}
         if not entries:
             return 0
-        failures = driver.put(list(entries))
-        for entry, item in entries.items():
-            if entry in failures:
-                self._failed(item, str(failures[entry]))
-            elif not self._inventory.work_done(item):
-                self._overtaken(driver, entry, item)
+        failures = self._sift(driver.put, list(entries))
+        now = clock.now()
+        for entry, error in failures.items():
+            self._failed(entries[entry], str(error))
+        done = [item for entry, item in entries.items()
+                if entry not in failures]
+        for item in self._inventory.work_done_all(done):
+            self._overtaken(driver, _entry(item), item)
+        _count(driver, 'write', len(done))
+        _time(driver, done, now)
         LOG.info('DHCP server %s has %d more host entries', driver.name,
                  len(entries) - len(failures))
         return len(entries) - len(failures)
 
-    def _remove(self, driver: base.DHCPDriver, work: list[records.Work],
-                leases: Mapping[types.Address, base.Lease]) -> int:
-        entries = {_entry(item): item for item in work if self._is_gone(item)}
+    def _remove(self, driver: base.DHCPDriver, work: Sequence[records.Work],
+                ) -> int:
+        entries = {_entry(item): item for item in self._gone(work)}
         if not entries:
             return 0
-        failures = driver.remove(list(entries))
-        done = 0
-        for entry, item in entries.items():
-            lease = leases.get(entry.address)
-            if entry in failures:
-                self._failed(item, str(failures[entry]))
-            elif lease is not None and lease.mac in (None, entry.mac):
-                self._end_lease(driver, item, lease)
-            elif self._inventory.work_done(item):
-                done += 1
-        return done
+        failures = self._sift(driver.remove, list(entries))
+        for entry, error in failures.items():
+            self._failed(entries[entry], str(error))
+        done = self._without_leases(
+            driver, [item for entry, item in entries.items()
+                     if entry not in failures],
+            lambda item, mac: mac in (None, item.mac))
+        _count(driver, 'remove', len(done))
+        return len(done) - len(self._inventory.work_done_all(done))
 
-    def _is_gone(self, item: records.Work) -> bool:
-        """Ask Neutron whether a released address's port is really gone."""
-        if not item.port_id:
-            return True
-        try:
-            port = self._cloud.port(item.port_id)
-        except exceptions.CloudUnavailable as exc:
-            self._failed(item, str(exc))
-            return False
-        if port is None or item.address not in {
-                address for _, address in port.addresses}:
-            return True
-        if item.attempts >= KEEP_AFTER:
-            LOG.warning('Port %s still has %s: its release is taken back',
-                        item.port_id, item.address)
-            self._inventory.keep(item)
-        else:
-            self._inventory.work_failed(
-                item, 'Neutron still has the port', delay=2)
-        return False
+    def _sift(self, call: Callable[[Sequence[base.HostEntry]], base.Failures],
+              entries: Sequence[base.HostEntry]) -> base.Failures:
+        """Call a driver, and once more without what it trips over."""
+        calls = itertools.count(1)
 
-    def _leases(self, driver: base.DHCPDriver
-                ) -> dict[types.Address, base.Lease]:
-        if base.Capability.LEASE_LIST not in driver.capabilities:
-            return {}
-        return {lease.address: lease for lease in driver.leases()}
-
-    def _end_lease(self, driver: base.DHCPDriver, item: records.Work,
-                   lease: base.Lease) -> None:
-        """Have a lease ended that stands in the way; look again soon."""
-        whose = lease.mac or item.mac
-        ours = whose == item.mac
-        error = f'{whose} still has a lease of {item.address}'
-        if ours and base.Capability.LEASE_RELEASE in driver.capabilities:
+        def sift(some: Sequence[base.HostEntry]) -> base.Failures:
             try:
-                driver.release(lease)
-                delay = 0.0
+                return call(some)
+            except exceptions.DHCPServerUnavailable:
+                raise
             except exceptions.DHCPError as exc:
-                self._failed(item, str(exc))
-                return
-        else:
-            holder: records.Work | records.Change | None = item
-            if not ours:
-                # Only the agent can find out whether its owner is gone.
-                holder = self._inventory.last_holder(item.address, whose)
-            if holder is None or not (holder.server_id or holder.port_id):
-                error += ', and the list knows no server that had it'
+                error = exc
+            except exceptions.VmipError:
+                raise
+            except Exception as exc:
+                LOG.exception('A DHCP driver failed')
+                error = exceptions.DHCPError(
+                    f'{type(exc).__name__}: see the log')
+            if len(some) == 1 or next(calls) > SIFT:
+                return dict.fromkeys(some, error)
+            half = len(some) // 2
+            return sift(some[:half]) | sift(some[half:])
+
+        return sift(entries)
+
+    def _gone(self, work: Sequence[records.Work]) -> list[records.Work]:
+        """Ask Neutron which released addresses' ports are really gone."""
+        port_ids = sorted({item.port_id for item in work if item.port_id})
+        try:
+            there = ({(port.id, address)
+                      for port in self._cloud.these_ports(port_ids)
+                      for _, address in port.addresses}
+                     if port_ids else set())
+        except exceptions.CloudUnavailable as exc:
+            waiting = [item for item in work if item.port_id]
+            LOG.warning('%d released addresses have to wait: %s',
+                        len(waiting), exc)
+            self._inventory.put_off(waiting, str(exc), self._delay)
+            return [item for item in work if not item.port_id]
+        gone = []
+        for item in work:
+            if (item.port_id, item.address) not in there:
+                gone.append(item)
+            elif item.attempts >= KEEP_AFTER:
+                LOG.warning('Port %s still has %s: its release is taken back',
+                            item.port_id, item.address)
+                self._inventory.keep(item)
             else:
-                self._hint(driver, item.address, whose, holder)
-            delay = min(1.0 + item.attempts / 2, LEASE_WAIT)
-        self._inventory.work_failed(item, error, delay)
+                self._inventory.work_failed(
+                    item, 'Neutron still has the port', delay=2)
+        return gone
+
+    def _without_leases(
+            self, driver: base.DHCPDriver, work: Sequence[records.Work],
+            in_the_way: Callable[[records.Work, str | None], bool],
+    ) -> list[records.Work]:
+        """Have the leases ended that are in the way.
+
+        :param in_the_way: tells whether the lease of such a MAC is.
+        :returns: the work that none is in the way of; the rest is put off.
+        """
+        if base.Capability.LEASE_LIST not in driver.capabilities:
+            return list(work)
+        addresses = {item.address for item in work}
+
+        def find() -> dict[records.Work, base.Lease]:
+            leases = {lease.address: lease
+                      for lease in driver.leases_of(addresses)}
+            return {item: lease for item in work
+                    if (lease := leases.get(item.address))
+                    and in_the_way(item, lease.mac)}
+
+        found = find()
+        refused: set[records.Work] = set()
+        if base.Capability.LEASE_RELEASE in driver.capabilities:
+            over = {item: lease for item, lease in found.items()
+                    if self._is_over(item, lease)}
+            for item, lease in over.items():
+                count = metrics.LEASE_RELEASES.labels
+                reason = ('the next holder waits' if item.present
+                          else 'port deleted')
+                try:
+                    driver.release(lease)
+                    count(reason, metrics.DONE).inc()
+                except exceptions.DHCPServerUnavailable:
+                    raise
+                except exceptions.DHCPError as exc:
+                    count(reason, metrics.FAILED).inc()
+                    refused.add(item)
+                    self._failed(item, str(exc), port_gone=not item.present)
+            if over:
+                # that it is over is looked at, not believed
+                found = find()
+        for item, lease in found.items():
+            if item not in refused:
+                self._wait_for_agents(driver, item, lease)
+        return [item for item in work
+                if item not in found and item not in refused]
+
+    def _is_over(self, item: records.Work, lease: base.Lease) -> bool:
+        """Tell whether the list proves that a lease's owner is gone."""
+        if not item.present:
+            # Neutron has just said so of the only one it can be in the way of
+            return True
+        return lease.mac is not None and self._inventory.has_lost(
+            item.pool_id, item.address, lease.mac)
+
+    def _wait_for_agents(self, driver: base.DHCPDriver, item: records.Work,
+                         lease: base.Lease) -> None:
+        """Ask the agents to end a lease; look again soon.
+
+        Only they can find out whether its owner is gone.
+        """
+        whose = lease.mac or item.mac
+        error = f'{whose} {STILL_LEASED} {item.address}'
+        # the address may be another's by now
+        holder: records.Work | records.Change | None = (
+            self._inventory.last_holder(item.address, whose))
+        if holder is None and whose == item.mac:
+            holder = item
+        if holder is None or not (holder.server_id or holder.port_id):
+            error += (', and the list knows no server that had it: end it on '
+                      'the DHCP server, if it is nobody\'s')
+        else:
+            self._hint(driver, item.address, whose, holder)
+        self._inventory.work_failed(
+            item, error, min(1.0 + item.attempts / 2, LEASE_WAIT),
+            port_gone=not item.present)
 
     def _hint(self, driver: base.DHCPDriver, address: types.Address,
               mac: str, holder: records.Work | records.Change) -> None:
@@ -278,14 +501,83 @@ class Worker:
             driver.remove([entry])
         self._inventory.redo(item.server, [entry.address])
 
-    def _failed(self, item: records.Work, error: str) -> None:
-        options = self._conf.dhcp
-        delay = min(options.retry_min * 2.0 ** min(item.attempts, 20),
-                    options.retry_max)
+    def _failed(self, item: records.Work, error: str,
+                port_gone: bool = False) -> None:
+        _failures(item.server, [item])
+        delay = self._delay(item.attempts)
         LOG.warning('Host entry %s on DHCP server %s: %s; next try in %d s',
                     item.address, item.server, error, delay)
-        self._inventory.work_failed(item, error, delay)
+        self._inventory.work_failed(item, error, delay, port_gone=port_gone)
+
+    def _unavailable(self, server: str, work: Sequence[records.Work],
+                     error: str) -> None:
+        _failures(server, work)
+        LOG.warning('DHCP server %s: %s; %d host entries have to wait',
+                    server, error, len(work))
+        self._inventory.put_off(work, error, self._delay)
+
+    def _delay(self, attempts: int) -> float:
+        options = self._conf.dhcp
+        return float(min(options.retry_min * 2.0 ** min(attempts, 20),
+                         options.retry_max))
+
+
+def _failures(server: str, work: Iterable[records.Work]) -> None:
+    for item in work:
+        metrics.ENTRY_WRITES.labels(
+            server, 'write' if item.present else 'remove',
+            metrics.FAILED).inc()
+
+
+def _count(driver: base.DHCPDriver, action: str, done: int) -> None:
+    metrics.ENTRY_WRITES.labels(driver.name, action, metrics.DONE).inc(done)
+
+
+def _time(driver: base.DHCPDriver, done: Iterable[records.Work],
+          now: datetime.datetime) -> None:
+    """Note how long it took from the intents to the server."""
+    for item in done:
+        if item.wanted_at is not None:
+            # the clocks of two hosts may differ
+            metrics.ENTRY_DELAY.labels(driver.name).observe(
+                max(0, (now - item.wanted_at).total_seconds()))
 
 
 def _entry(item: records.Work) -> base.HostEntry:
     return base.HostEntry(item.mac, item.address, item.hostname)
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start:start + BATCH]
+
+
+def _at_once(jobs: Iterable[Callable[[], int | None]], patience: float | None,
+             note: Callable[[list[_Job]], None] | None = None) -> list[int]:
+    """Do jobs side by side; return what those returned that were in time.
+
+    :param note: told of all of them as soon as they have begun.
+    :raises Exception: what one of those raised.
+    """
+    jobs = list(jobs)
+    if len(jobs) == 1 and patience is None:
+        return [jobs[0]() or 0]
+    begun = [_begin(job) for job in jobs]
+    if note is not None:
+        note(begun)
+    futures.wait(begun, patience)
+    return [job.result() or 0 for job in begun if job.done()]
+
+
+def _begin(job: Callable[[], int | None]) -> _Job:
+    # not an executor's: the end of the program would wait for its threads
+    future: _Job = futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(job())
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future

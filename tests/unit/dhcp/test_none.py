@@ -29,7 +29,8 @@ class TestNone(testtools.TestCase):
 
     def test_live(self) -> None:
         self.assertEqual(
-            base.Capability.LIVE_ADD | base.Capability.LIVE_REMOVE,
+            base.Capability.LIVE_ADD | base.Capability.LIVE_REMOVE
+            | base.Capability.IPV6,
             self.driver.capabilities)
         self.assertEqual([], self.driver.check())
 

@@ -12,8 +12,14 @@
 
 """The worker that brings DHCP servers to what the list wants."""
 
+import collections
+from collections.abc import Sequence
+import threading
+from typing import Any
+
 import oslo_messaging
 
+from tests import lab
 from tests.unit import base
 from tests.unit import fakes
 from vmip_plugin.dhcp import base as dhcp
@@ -88,6 +94,16 @@ class TestWorker(WorkerTestCase):
         self.assertEqual([('put', B)], self.driver.calls)
         self.assertEqual(0, self.worker.run())
         self.assertEqual(1, self.wait(5))
+
+    def test_put_only(self) -> None:
+        """What has to go stays, and Neutron is asked nothing."""
+        self.serve()
+        self.inventory.release_address(base.SUBNET, ip(A), 'changed')
+        self.assertEqual(B, self.claim(1, server=None))
+        self.assertEqual(1, self.worker.run([base.port_id(1)],
+                                            put_only=True))
+        self.assertEqual([('put', A), ('put', B)], self.driver.calls)
+        self.assertEqual([], self.cloud.asked)
 
     def test_what_goes_is_first(self) -> None:
         self.serve(1)
@@ -206,13 +222,13 @@ class TestServers(WorkerTestCase):
 
     servers = ('a', 'b', 'c')
 
-    def broken(self, error: Exception) -> None:
-        self.port()
+    def broken(self, error: Exception, number: int = 1) -> None:
+        address = self.port(number)
         self.driver.error = error
-        self.assertEqual(2, self.wait())
+        self.assertEqual(2 * number, self.wait())
         self.assertEqual({}, self.driver.served())
-        self.assertEqual([{A: base.mac(1)}] * 2, [
-            self.drivers[name].served() for name in 'bc'])
+        self.assertEqual([base.mac(number)] * 2, [
+            self.drivers[name].served()[address] for name in 'bc'])
 
     def test_unavailable(self) -> None:
         self.broken(exceptions.DHCPServerUnavailable('away'))
@@ -249,6 +265,117 @@ class TestServers(WorkerTestCase):
         self.drivers['c'].error = None
         self.wait()
         self.assertEqual(State.FREE, self.state(A))
+
+
+    def test_a_slow_one_holds_up_nobody(self) -> None:
+        goes_on = threading.Event()
+        self.addCleanup(goes_on.set)
+        tries = []
+        original = self.driver.put
+
+        def put(entries: Sequence[dhcp.HostEntry]) -> dhcp.Failures:
+            tries.append(len(entries))
+            goes_on.wait(10)
+            return original(entries)
+
+        self.patch(self.driver, 'put', put)
+        self.port(1)
+        self.clock.forward(600)
+        self.assertEqual(2, self.worker.run(patience=1))
+        self.port(2)
+        self.clock.forward(600)
+        self.assertEqual(2, self.worker.run(patience=1))
+        self.port(3)
+        self.assertEqual(2, self.worker.run([base.port_id(3)], patience=1))
+        for name in 'bc':
+            self.assertEqual(3, len(self.drivers[name].served()))
+        # it is asked once more for the third only, which does not wait
+        self.assertEqual([1, 1], tries)
+        goes_on.set()
+        lab.wait_for(lambda: self.worker.run() == 1)
+        self.assertEqual(3, len(self.driver.served()))
+
+    def test_much_for_one_holds_up_nobody(self) -> None:
+        """What is due longest is all for a server that is away."""
+        self.patch(work, 'BATCH', 2)
+        for number in range(1, 8):
+            self.port(number)
+        self.driver.error = exceptions.DHCPServerUnavailable('away')
+        self.assertEqual(14, self.wait())
+        self.assertEqual(7, len(self.drivers['b'].served()))
+        # it was asked once, and the rest can wait
+        self.assertEqual({1: 2, 0: 5}, collections.Counter(
+            e.attempts for e in self.inventory.entries()
+            if e.server == 'a'))
+        self.driver.error = None
+        self.assertEqual(7, self.wait())
+
+    def test_away_is_told_once(self) -> None:
+        for number in range(1, 8):
+            self.port(number)
+        self.broken(exceptions.DHCPServerUnavailable('away'), 8)
+        self.assertEqual(1, self.log.output.count('away'))
+        self.assertEqual({'away'}, {
+            e.error for e in self.inventory.entries() if e.server == 'a'})
+
+
+class TestSift(WorkerTestCase):
+    """One entry that a driver trips over holds up no other."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.bad: set[str] = set()
+        self.error_is: Exception = ZeroDivisionError('secret')
+        self.calls = 0
+        for name in 'put', 'remove':
+            self.patch(self.driver, name,
+                       self.tripping(getattr(self.driver, name)))
+
+    def tripping(self, call: Any) -> Any:
+        def over(entries: Sequence[dhcp.HostEntry]) -> dhcp.Failures:
+            self.calls += 1
+            if self.bad.intersection(str(e.address) for e in entries):
+                raise self.error_is
+            found: dhcp.Failures = call(entries)
+            return found
+
+        return over
+
+    def test_put_and_remove(self) -> None:
+        for error, says in ((ZeroDivisionError('secret'),
+                             'ZeroDivisionError: see the log'),
+                            (exceptions.DHCPError('too long'), 'too long')):
+            self.error_is = error
+            addresses = [self.port(number) for number in range(1, 9)]
+            self.bad = {addresses[2], addresses[7]}
+            self.assertEqual(6, self.wait())
+            self.assertEqual(set(addresses) - self.bad,
+                             set(self.driver.served()))
+            for address in self.bad:
+                self.assertEqual(says, self.error(address))
+            self.bad.clear()
+            self.assertEqual(2, self.wait())
+            for number in range(1, 9):
+                self.delete(number)
+            self.bad = {addresses[0]}
+            self.assertEqual(7, self.wait())
+            self.assertEqual(self.bad, set(self.driver.served()))
+            self.bad.clear()
+            self.assertEqual(1, self.wait())
+
+    def test_a_server_that_is_away_is_asked_once(self) -> None:
+        self.bad = {self.port(1)}
+        self.port(2)
+        self.error_is = exceptions.DHCPServerUnavailable('away')
+        self.assertEqual(0, self.wait())
+        self.assertEqual(1, self.calls)
+
+    def test_does_not_go_on_for_ever(self) -> None:
+        self.patch(work, 'SIFT', 4)
+        self.bad = {self.port(number) for number in range(1, 12)}
+        self.assertEqual(0, self.wait())
+        self.assertLess(self.calls, 11)
+        self.assertEqual(11, len(self.inventory.entries(pending=True)))
 
 
 class TestNeutron(WorkerTestCase):
@@ -296,6 +423,8 @@ class TestNeutron(WorkerTestCase):
         self.assertEqual({A: base.mac(1)}, self.driver.served())
         self.assertEqual(State.RELEASING, self.state(A))
         self.assertEqual('the cloud is away', self.error(A))
+        self.assertEqual(30, self.log.output.count(
+            '1 released addresses have to wait: the cloud is away'))
         self.cloud.away = False
         self.wait()
         self.assertEqual(State.FREE, self.state(A))
@@ -384,12 +513,22 @@ class TestLeases(WorkerTestCase):
         self.serve()
         self.delete()
         self.driver.lease(A, base.mac(1))
-        self.assertEqual(0, self.wait())
+        self.assertEqual(1, self.wait())
         self.assertIn(('release', A), self.driver.calls)
-        # and that is looked at, not believed
-        self.assertEqual(State.RELEASING, self.state(A))
-        self.assertEqual(1, self.wait(0))
+        self.assertEqual(State.FREE, self.state(A))
         self.assertEqual([], self.agents.hints)
+
+    def test_server_says_so_and_does_not(self) -> None:
+        """It is looked at, not believed."""
+        self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
+        self.patch(self.driver, 'release', lambda lease: None)
+        self.serve()
+        self.delete()
+        self.driver.lease(A, base.mac(1))
+        self.assertEqual(0, self.wait())
+        self.assertEqual(State.RELEASING, self.state(A))
+        self.assertIn('still has a lease', self.error(A))
+        self.assertEqual([self.hint(1, base.mac(1))], self.agents.hints)
 
     def test_server_refuses_to_end_it(self) -> None:
         self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
@@ -400,13 +539,50 @@ class TestLeases(WorkerTestCase):
         self.assertEqual(0, self.wait())
         self.assertEqual('not mine', self.error(A))
 
-    def test_server_is_not_asked_to_end_anothers(self) -> None:
+    def test_server_goes_away_meanwhile(self) -> None:
         self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
         self.leave_a_lease()
+
+        def release(lease: dhcp.Lease) -> None:
+            raise exceptions.DHCPServerUnavailable('away')
+
+        self.patch(self.driver, 'release', release)
         self.port(2)
-        self.wait()
+        self.assertEqual(0, self.wait())
+        self.assertEqual('away', self.error(A))
+        self.assertEqual({}, self.driver.served())
+
+    def test_server_ends_a_gone_ones_and_serves_at_once(self) -> None:
+        """Release first, then write, and no wait in between."""
+        self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
+        self.leave_a_lease()
+        self.assertEqual(A, self.port(2))
+        self.assertEqual(1, self.worker.run([base.port_id(2)],
+                                            put_only=True))
+        self.assertEqual([('release', A), ('put', A)], self.driver.calls)
+        self.assertEqual({A: base.mac(2)}, self.driver.served())
+        self.assertEqual([], self.agents.hints)
+        self.assertEqual([], self.inventory.entries(pending=True))
+
+    def test_a_strangers_is_not_the_servers_to_end(self) -> None:
+        self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
+        self.driver.lease(A, 'aa:bb:cc:dd:ee:ff')
+        self.port()
+        self.assertEqual(0, self.wait())
         self.assertEqual([], self.driver.calls)
-        self.assertEqual(1, len(self.agents.hints))
+        self.assertIn('the list knows no server', self.error(A))
+
+    def test_one_that_may_live_is_not_the_servers_to_end(self) -> None:
+        """The list knows who had it, and not that they are gone."""
+        self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
+        subnet = base.server_id(90)
+        self.pool(name='other', network=base.server_id(91), subnet=subnet)
+        self.assertEqual(A, self.claim(1, subnet=subnet, serve=False))
+        self.driver.lease(A, base.mac(1))
+        self.port(2)
+        self.assertEqual(0, self.wait())
+        self.assertEqual([], self.driver.calls)
+        self.assertEqual([self.hint(1, base.mac(1))], self.agents.hints)
 
     def test_no_agents(self) -> None:
         self.worker = work.Worker(self.conf, self.inventory, self.drivers,
@@ -440,8 +616,17 @@ class TestLeases(WorkerTestCase):
         self.assertEqual(40, len(self.agents.hints))
 
 
-class TestMend(WorkerTestCase):
+class DriftTestCase(WorkerTestCase):
     """What is on a server otherwise than the list wants it."""
+
+    def stray(self, last: int = 99, number: int = 9) -> str:
+        """Put an entry on the server of which the list knows nothing."""
+        address = base.ip(f'10.0.0.{last}')
+        self.driver.have[address] = dhcp.HostEntry(base.mac(number), address)
+        return str(address)
+
+
+class TestMend(DriftTestCase):
 
     def test_nothing_to_do(self) -> None:
         self.serve()
@@ -449,8 +634,7 @@ class TestMend(WorkerTestCase):
         self.assertEqual([], self.inventory.entries(pending=True))
 
     def test_wanted_by_nobody(self) -> None:
-        address = base.ip('10.0.0.99')
-        self.driver.have[address] = dhcp.HostEntry(base.mac(9), address)
+        self.stray()
         self.assertEqual(1, self.worker.mend())
         self.assertEqual({}, self.driver.have)
 
@@ -465,8 +649,7 @@ class TestMend(WorkerTestCase):
     def test_anothers(self) -> None:
         self.serve()
         before = dict(self.driver.have)
-        for address in before:
-            self.driver.have[address] = dhcp.HostEntry(base.mac(9), address)
+        self.stray(10)
         self.assertEqual(1, self.worker.mend())
         self.worker.run()
         self.assertEqual(before, self.driver.have)
@@ -474,8 +657,53 @@ class TestMend(WorkerTestCase):
     def test_still_to_do_is_left_alone(self) -> None:
         self.port()
         before = self.inventory.entries()
-        self.worker.mend()
+        self.assertEqual(0, self.worker.mend())
         self.assertEqual(before, self.inventory.entries())
+
+    def test_neutron_has_not_said_yet_that_it_is_gone(self) -> None:
+        """Who is perhaps alive keeps their entry."""
+        self.serve()
+        self.inventory.release(self.row(A), 'told so')
+        self.cloud.away = True
+        self.wait()
+        self.assertEqual(0, self.worker.mend())
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+
+    def test_anothers_where_one_has_to_go(self) -> None:
+        self.serve()
+        self.inventory.release(self.row(A), 'told so')
+        self.stray(10)
+        self.assertEqual(1, self.worker.mend())
+        self.assertEqual({}, self.driver.served())
+
+    def test_wanted_since(self) -> None:
+        """Between the look at the list and the removal."""
+        self.assertEqual(A, self.stray(10, 1))
+        self.driver.meanwhile = self.serve
+        self.assertEqual(1, self.worker.mend())
+        self.worker.run()
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+
+    def test_many(self) -> None:
+        self.patch(work, 'BATCH', 3)
+        for number in range(1, 9):
+            self.serve(number)
+            self.stray(100 + number)
+        before = self.driver.served()
+        self.driver.have = {a: e for a, e in self.driver.have.items()
+                            if str(a).startswith('10.0.0.1')
+                            and len(str(a)) == 10}
+        self.assertEqual(16, self.worker.mend())
+        self.assertEqual(8, self.worker.run())
+        self.assertEqual({a: m for a, m in before.items() if len(a) == 9},
+                         self.driver.served())
+
+    def test_some_cannot_be_removed(self) -> None:
+        self.driver.failing[self.stray()] = 'locked'
+        self.stray(98)
+        self.assertEqual(2, self.worker.mend())
+        self.assertEqual(['10.0.0.99'], list(self.driver.served()))
+        self.assertIn('locked', self.log.output)
 
     def test_one_server_is_away(self) -> None:
         other = fakes.Server('b')
@@ -485,3 +713,88 @@ class TestMend(WorkerTestCase):
         self.driver.have[ip(A)] = dhcp.HostEntry(base.mac(9), ip(A))
         self.worker.mend()
         self.assertEqual({}, other.have)
+
+
+class TestSync(DriftTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.told: list[tuple[int, int]] = []
+
+    def sync(self) -> dict[str, str]:
+        """Return address and what is wrong with it still."""
+        return {str(d.address): error for d, error in self.worker.sync(
+            'a', lambda *told: self.told.append(told)).items()}
+
+    def test_all_at_once(self) -> None:
+        self.patch(work, 'BATCH', 3)
+        for number in range(1, 9):
+            self.serve(number)
+        wanted = self.driver.served()
+        self.driver.have.clear()
+        stray = self.stray()
+        self.stray(10)
+        self.assertEqual(dict.fromkeys([*wanted, stray], ''), self.sync())
+        self.assertEqual(wanted, self.driver.served())
+        self.assertEqual({}, self.sync())
+        self.assertEqual([0, 3, 6, 8], [n for n, of in self.told][:4])
+        for done, of in self.told:
+            self.assertLessEqual(done, of)
+
+    def test_does_not_wait_for_the_next_try(self) -> None:
+        self.port(1)
+        self.driver.error = exceptions.DHCPServerUnavailable('away')
+        for _ in range(10):
+            self.wait()
+        self.driver.error = None
+        self.assertEqual(0, self.worker.run())
+        self.assertEqual({A: ''}, self.sync())
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+
+    def test_what_is_left(self) -> None:
+        self.port(1)
+        self.serve(2)
+        self.serve(3)
+        self.driver.have.clear()
+        stray = self.stray()
+        self.driver.failing = {A: 'no room', stray: 'locked'}
+        self.assertEqual({A: 'no room', B: '', '10.0.0.12': '',
+                          stray: 'locked'}, self.sync())
+        self.assertEqual('no room', self.error(A))
+
+    def test_goes_away_meanwhile(self) -> None:
+        self.patch(work, 'BATCH', 2)
+        for number in range(1, 8):
+            self.serve(number)
+        self.driver.have.clear()
+        self.driver.calls.clear()
+
+        tries = []
+
+        def put(entries: Sequence[dhcp.HostEntry]) -> dhcp.Failures:
+            tries.append(len(entries))
+            if entries:
+                raise exceptions.DHCPServerUnavailable('away')
+            return {}
+
+        self.patch(self.driver, 'put', put)
+        self.assertEqual({
+            'away': 2, 'not tried: try again when the server is well': 5},
+            collections.Counter(self.sync().values()))
+        self.assertEqual([0, 2], tries)
+
+    def test_cannot_be_read(self) -> None:
+        def entries() -> Any:
+            raise exceptions.DHCPServerUnavailable('away')
+
+        self.patch(self.driver, 'entries', entries)
+        self.assertRaises(exceptions.DHCPServerUnavailable, self.sync)
+
+    def test_removal_waits_for_neutron(self) -> None:
+        self.serve()
+        self.inventory.release(self.row(A), 'told so')
+        self.assertEqual({A: 'Neutron still has the port'}, self.sync())
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+        self.cloud.known.clear()
+        self.assertEqual({A: ''}, self.sync())
+        self.assertEqual({}, self.driver.served())
