@@ -23,13 +23,41 @@ OPTS = [
         'hooks', default=['reserve'],
         help='Pre-create hooks in the order in which they run: plugins of '
              'the namespace vmip_plugin.hooks.'),
+    cfg.FloatOpt(
+        'hook_timeout', default=30, min=0,
+        help='Seconds that each hook has before Nova sees a request, and '
+             'again when Nova has answered. 0: as long as it takes.'),
     cfg.StrOpt(
         'on_error', default='fail', choices=['fail', 'pass'],
-        help='What a create request meets when no address can be reserved: '
-             'an error, or a pass without a reservation.'),
+        help='What a request meets when no address can be reserved, or '
+             'another hook fails or takes too long: an error, or a pass '
+             'without what that hook would have done. A hook that refuses a '
+             'request, as when an address asked for is taken, refuses it in '
+             'either case.'),
     cfg.IntOpt(
         'ttl', default=600, min=10,
         help='Seconds after which a reservation ends that no port claimed.'),
+    cfg.IntOpt(
+        'network_cache_time', default=60, min=0,
+        help='Seconds for which it is remembered which networks a project '
+             'may use. Neutron is asked for them where a client leaves the '
+             'network to Nova; that needs the credentials in [cloud], with '
+             'the role admin. 0: it is not asked, and such servers get their '
+             'address when Neutron makes the port.'),
+    cfg.FloatOpt(
+        'network_timeout', default=2, min=0.1,
+        help='Seconds that each of these questions may take. Without an '
+             'answer the request goes on without a reservation, and Neutron '
+             'is left alone for ten times as long.'),
+    cfg.StrOpt(
+        'address_metadata_key', default='',
+        help='Key of a server\'s metadata in which a client may ask for '
+             'addresses, separated by commas: one for each IP version and '
+             'network interface. Who may is said by the policy rule '
+             'vmip:request_address. Empty: nobody.'),
+    cfg.StrOpt(
+        'address_hint_key', default='',
+        help='The same for a scheduler hint, which may also be a list.'),
 ]
 
 

@@ -10,19 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The contract of a pre-create hook.
+"""The contract of a pre-create hook; doc/source/hooks.rst tells it in full.
 
 Hooks run in nova-api, in the order of ``[reserve] hooks``, before Nova sees a
-create request: each :meth:`PreCreateHook.before`. When Nova has answered, or
-a later hook has refused, each hook that ran gets :meth:`PreCreateHook.after`,
-in the opposite order.
+request that makes ports: each :meth:`PreCreateHook.before`. When Nova has
+answered, or the request has ended before it came to Nova, each hook that ran
+gets :meth:`PreCreateHook.after`, in the opposite order.
 
 A hook is a stevedore plugin of the namespace ``vmip_plugin.hooks``.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
+import enum
+import math
+import time
 from typing import Any
 from typing import ClassVar
 
@@ -38,16 +41,49 @@ class Refused(exceptions.VmipError):
 
     :param status: HTTP status, 400 to 599.
     :param message: words for the user of the API.
+    :raises ValueError: any other status.
     """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
+        if not 400 <= status <= 599:
+            raise ValueError(f'not the status of an error: {status}')
         self.status = status
+
+
+class Unable(Refused):
+    """The hook could not do its work.
+
+    With ``[reserve] on_error = fail`` the user gets this answer; with
+    ``pass`` the request goes on as if the hook were not there.
+    """
+
+
+class Action(enum.StrEnum):
+    """What a request wants of Nova."""
+
+    #: ``POST /servers``
+    CREATE = 'create'
+    #: ``POST /servers/{id}/os-interface``
+    ATTACH = 'attach'
+
+
+class Choice(enum.StrEnum):
+    """Who chooses the networks of a request."""
+
+    #: the client: they are in :attr:`Request.networks`
+    LISTED = 'listed'
+    #: nobody: Nova takes the project's only network, if there is one
+    ABSENT = 'absent'
+    #: likewise, or has Neutron make one (2.37 and later)
+    AUTO = 'auto'
+    #: the client wants none (2.37 and later)
+    NONE = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
 class RequestedNetwork:
-    """One entry of a create request's ``networks``."""
+    """One network interface that a request asks for."""
 
     network_id: str | None
     fixed_ip: types.Address | None = None
@@ -55,23 +91,70 @@ class RequestedNetwork:
 
 
 @dataclasses.dataclass(frozen=True)
-class CreateRequest:
-    """A request to create servers, as the client sent it.
+class Request:
+    """A request that makes ports, as the client sent it.
 
+    :param requester: the request's id and project.
     :param server_names: the name of each server that may be made, as Nova
-        will call it; tenant's text, not checked.
+        will call it; tenant's text, not checked. Empty for an attachment.
     :param networks: one for each network interface of each server; empty
-        where the client leaves the choice to Nova.
+        where the client does not choose (:attr:`choice`).
+    :param server_id: the server of an attachment.
+    :param metadata: the servers' metadata; tenant's text.
+    :param hints: the scheduler hints; tenant's, and of any type.
+    :param addresses: what an earlier hook has chosen (:class:`AskFor`).
+    :param credentials: what oslo.policy wants to know of the caller:
+        ``user_id``, ``project_id``, ``roles``, ...; no token.
+    :param deadline: when the hook's time is over (:func:`time.monotonic`).
     """
 
     requester: records.Requester
     server_names: tuple[str, ...]
     networks: tuple[RequestedNetwork, ...]
+    choice: Choice = Choice.LISTED
+    action: Action = Action.CREATE
+    server_id: str | None = None
+    metadata: Mapping[str, str] = dataclasses.field(
+        default_factory=dict, repr=False)
+    hints: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, repr=False)
+    addresses: tuple[types.Address, ...] = ()
+    credentials: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False)
+    deadline: float = dataclasses.field(default=math.inf, compare=False)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left for the hook, 0 where its time is over."""
+        return max(self.deadline - time.monotonic(), 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AskFor:
+    """What :meth:`PreCreateHook.before` returns to choose addresses.
+
+    Hooks that come later see them in :attr:`Request.addresses`, and
+    ``reserve`` reserves them, or refuses the request. They replace what the
+    client or an earlier hook asked for.
+
+    :param addresses: for the only server of the request; in the order of its
+        network interfaces where several of them would do.
+    :param memo: as :meth:`PreCreateHook.before` returns it otherwise.
+    :raises TypeError: one of them is no address.
+    """
+
+    addresses: tuple[types.Address, ...]
+    memo: Any = None
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(address, types.Address)
+                   for address in self.addresses):
+            raise TypeError('only what ipaddress makes is an address')
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What Nova made of the request.
+    """What came of the request.
 
     :param status: HTTP status of the answer, 500 where there is none.
     :param server_id: the server that the answer names, if it names one.
@@ -90,22 +173,27 @@ class PreCreateHook(abc.ABC):
 
     #: options of this hook, registered in the group ``hook:NAME``
     OPTS: ClassVar[Sequence[cfg.Opt]] = ()
+    #: the requests that this hook is called for
+    ACTIONS: ClassVar[Collection[Action]] = (Action.CREATE,)
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self.conf = conf
 
     @abc.abstractmethod
-    def before(self, request: CreateRequest) -> Any:
+    def before(self, request: Request) -> Any:
         """Act before Nova does.
 
-        :returns: anything; :meth:`after` gets it back.
+        :returns: anything; :meth:`after` gets it back. An :class:`AskFor`
+            chooses addresses besides.
         :raises Refused: the request ends here.
+        :raises Unable: it ends here if the operator says so, like any other
+            exception, but with words of the hook's own.
         """
 
     def after(  # noqa: B027 - a hook may have nothing to settle
-            self, request: CreateRequest, memo: Any, outcome: Outcome
-    ) -> None:
+            self, request: Request, memo: Any, outcome: Outcome) -> None:
         """Settle what :meth:`before` did.
 
+        :param request: as :meth:`before` got it.
         :param memo: what :meth:`before` returned.
         """

@@ -10,8 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Loads the hooks and runs them around a create request."""
+"""Loads the hooks and runs them around a request."""
 
+from collections.abc import Sequence
+import dataclasses
+import functools
+import time
 from typing import Any
 
 from oslo_config import cfg
@@ -20,10 +24,28 @@ from stevedore import named
 
 from vmip_plugin import exceptions
 from vmip_plugin.hooks import base
+from vmip_plugin.hooks import limit
 
 LOG = logging.getLogger(__name__)
 
 NAMESPACE = 'vmip_plugin.hooks'
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hook:
+    name: str
+    plugin: base.PreCreateHook
+    before: limit.Limit
+    after: limit.Limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """A hook that ran and has to be settled."""
+
+    hook: _Hook
+    request: base.Request
+    memo: Any
 
 
 class Hooks:
@@ -47,41 +69,103 @@ class Hooks:
             raise exceptions.ConfigError(
                 f'[reserve] hooks names {", ".join(missing)}, which no '
                 f'installed package has in {NAMESPACE}')
-        self._hooks: list[tuple[str, base.PreCreateHook]] = []
-        for extension in found:
-            conf.register_opts(extension.plugin.OPTS,
-                               group=f'hook:{extension.name}')
-            self._hooks.append((extension.name, extension.plugin(conf)))
+        self._passes = conf.reserve.on_error == 'pass'
+        self._hooks = [self._make(conf, extension.name, extension.plugin)
+                       for extension in found]
 
-    def before(self, request: base.CreateRequest) -> list[Any]:
+    @staticmethod
+    def _make(conf: cfg.ConfigOpts, name: str,
+              plugin: type[base.PreCreateHook]) -> _Hook:
+        if plugin.OPTS:
+            group = f'hook:{name}'
+            conf.register_opts(plugin.OPTS, group=group)
+            try:
+                dict(conf[group])
+            except cfg.Error as exc:
+                raise exceptions.ConfigError(f'[{group}]: {exc}') from exc
+        try:
+            made = plugin(conf)
+        except Exception as exc:
+            raise exceptions.ConfigError(
+                f'Hook {name} cannot be made: {exc}') from exc
+        seconds = conf.reserve.hook_timeout
+        return _Hook(name, made, limit.Limit(f'Hook {name}', seconds),
+                     limit.Limit(f'Hook {name}, after', seconds))
+
+    def before(self, request: base.Request) -> list[Ran]:
         """Run every hook.
 
-        :returns: the memo of each.
-        :raises Refused: one said no; those before it were settled.
+        :returns: what :meth:`after` needs.
+        :raises Refused: one said no or failed; those before it were settled.
         """
-        memos: list[Any] = []
-        try:
-            for _, hook in self._hooks:
-                memos.append(hook.before(request))
-        except base.Refused as exc:
-            LOG.info('Hook %s refused a create request: %s',
-                     self._hooks[len(memos)][0], exc)
-            self.after(request, memos, base.Outcome(exc.status))
-            raise
-        except Exception:
-            self.after(request, memos, base.Outcome(500))
-            raise
-        return memos
-
-    def after(self, request: base.CreateRequest, memos: list[Any],
-              outcome: base.Outcome) -> None:
-        """Settle every hook that ran. Nova's answer stands, come what may."""
-        for (name, hook), memo in reversed(
-                list(zip(self._hooks, memos, strict=False))):
+        ran: list[Ran] = []
+        for hook in self._hooks:
+            if request.action not in hook.plugin.ACTIONS:
+                continue
             try:
-                hook.after(request, memo, outcome)
+                request = self._run(hook, request, ran)
+            except base.Refused as exc:
+                self.after(ran, base.Outcome(exc.status))
+                raise
+            except BaseException:
+                self.after(ran, base.Outcome(500))
+                raise
+        return ran
+
+    def _run(self, hook: _Hook, request: base.Request,
+             ran: list[Ran]) -> base.Request:
+        """Run one hook.
+
+        :returns: the request as later hooks see it.
+        """
+        seen = request
+        if hook.before.seconds:
+            seen = dataclasses.replace(
+                request, deadline=time.monotonic() + hook.before.seconds)
+
+        def late(result: Any) -> None:
+            memo = result.memo if isinstance(result, base.AskFor) else result
+            hook.plugin.after(seen, memo, base.Outcome(503))
+
+        try:
+            result = hook.before.run(lambda: hook.plugin.before(seen), late)
+        except base.Unable as exc:
+            return self._unable(hook, request, exc.__cause__ or exc, exc)
+        except base.Refused as exc:
+            LOG.info('Hook %s refused a request: %s', hook.name, exc)
+            raise
+        except limit.TimeUp as exc:
+            return self._unable(hook, request, exc, base.Unable(
+                503, 'The request could not be prepared in time, try again '
+                     'later.'))
+        except Exception as exc:
+            LOG.exception('Hook %s failed', hook.name)
+            return self._unable(hook, request, exc, base.Unable(
+                500, 'The request could not be prepared.'))
+        if isinstance(result, base.AskFor):
+            ran.append(Ran(hook, seen, result.memo))
+            return dataclasses.replace(request, addresses=result.addresses)
+        ran.append(Ran(hook, seen, result))
+        return request
+
+    def _unable(self, hook: _Hook, request: base.Request,
+                exc: BaseException, answer: base.Unable) -> base.Request:
+        if self._passes:
+            LOG.warning('A request passes without hook %s: %s', hook.name,
+                        exc)
+            return request
+        LOG.error('A request is refused, hook %s: %s', hook.name, exc)
+        raise answer from exc
+
+    def after(self, ran: Sequence[Ran], outcome: base.Outcome) -> None:
+        """Settle every hook that ran. The answer stands, come what may."""
+        for done in reversed(ran):
+            hook = done.hook
+            try:
+                hook.after.run(functools.partial(
+                    hook.plugin.after, done.request, done.memo, outcome))
             except exceptions.VmipError as exc:
-                LOG.warning('Hook %s could not settle a request: %s', name,
-                            exc)
+                LOG.warning('Hook %s could not settle a request: %s',
+                            hook.name, exc)
             except Exception:
-                LOG.exception('Hook %s failed to settle a request', name)
+                LOG.exception('Hook %s failed to settle a request', hook.name)

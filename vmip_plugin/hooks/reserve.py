@@ -12,52 +12,72 @@
 
 """The hook that the plugin is for: every server gets its address reserved."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
+from typing import ClassVar
 
 from oslo_config import cfg
-from oslo_log import log as logging
 
 from vmip_plugin import exceptions
 from vmip_plugin.hooks import base
+from vmip_plugin.hooks import networks as usable_networks
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import records
-
-LOG = logging.getLogger(__name__)
+from vmip_plugin import policies
+from vmip_plugin import types
 
 
 class ReserveHook(base.PreCreateHook):
-    """Reserve an address for each server on each network with a pool.
+    """Reserve an address for each interface on each network with a pool.
 
-    Interfaces whose port or address the client chose are Neutron's: its IPAM
-    driver claims the address when the port is made.
+    An interface whose port the client made is Neutron's, and so is an address
+    that the client chose outside the pools: the IPAM driver sees to them when
+    the port is made.
     """
+
+    ACTIONS: ClassVar[Collection[base.Action]] = tuple(base.Action)
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf)
         self._inventory = api.Inventory(conf, 'nova-api')
+        self._networks = usable_networks.UsableNetworks(conf)
+        self._enforcer = policies.enforcer(conf)
 
-    def before(self, request: base.CreateRequest) -> list[records.Address]:
-        wanted = [
-            records.Wanted(network.network_id, request.server_names)
-            for network in request.networks
-            if network.network_id and not network.fixed_ip
-            and not network.port_id]
-        if not wanted:
+    def before(self, request: base.Request) -> list[records.Address]:
+        asked = request.addresses or self._asked(request)
+        if asked and len(request.server_names) > 1:
+            raise base.Refused(400, 'Addresses can be asked for only by a '
+                                    'request for one server.')
+        interfaces = self._interfaces(request, bool(asked))
+        # one for each IP version; and nobody makes us look up thousands
+        if len(asked) > 2 * len(interfaces):
+            raise _nowhere()
+        if not interfaces:
             return []
         try:
+            wanted = self._wanted(request, interfaces, asked)
+            if not wanted:
+                return []
             return self._inventory.reserve(request.requester, wanted,
                                            self.conf.reserve.ttl)
         except exceptions.PoolExhausted as exc:
-            return self._without(409, 'No more addresses are free on the '
-                                      'requested network.', exc)
+            raise base.Unable(409, 'No more addresses are free on the '
+                                   'requested network.') from exc
+        except exceptions.AddressInUse as exc:
+            raise base.Refused(409, 'The requested address is not free.'
+                               ) from exc
+        except exceptions.AddressNotFound as exc:
+            # the pool was made smaller just now
+            raise _nowhere() from exc
         except exceptions.InventoryUnavailable as exc:
-            if not any(self._inventory.may_have_pool(network_id=w.network_id)
-                       for w in wanted):
+            if not asked and not any(
+                    self._inventory.may_have_pool(network_id=i.network_id)
+                    for i in interfaces):
                 return []
-            return self._without(503, 'Addresses cannot be reserved at the '
-                                      'moment, try again later.', exc)
+            raise base.Unable(503, 'Addresses cannot be reserved at the '
+                                   'moment, try again later.') from exc
 
-    def after(self, request: base.CreateRequest, memo: Any,
+    def after(self, request: base.Request, memo: Any,
               outcome: base.Outcome) -> None:
         if not memo:
             return
@@ -66,11 +86,116 @@ class ReserveHook(base.PreCreateHook):
         elif outcome.server_id and len(request.server_names) == 1:
             self._inventory.bind(memo, outcome.server_id)
 
-    def _without(self, status: int, message: str,
-                 exc: exceptions.VmipError) -> list[records.Address]:
-        if self.conf.reserve.on_error == 'pass':
-            LOG.warning('A create request passes without a reservation: %s',
-                        exc)
-            return []
-        LOG.error('A create request is refused: %s', exc)
-        raise base.Refused(status, message) from exc
+    # -- what is asked for -------------------------------------------------
+
+    def _asked(self, request: base.Request) -> tuple[types.Address, ...]:
+        """Return the addresses in the operator's metadata key and hint."""
+        options = self.conf.reserve
+        found: dict[types.Address, None] = {}
+        for what, key, values in (
+                ('metadata', options.address_metadata_key, request.metadata),
+                ('scheduler hint', options.address_hint_key, request.hints)):
+            if not key or key not in values:
+                continue
+            try:
+                found.update(dict.fromkeys(_addresses(values[key])))
+            except ValueError as exc:
+                raise base.Refused(
+                    400, f'The value of the {what} {key} is not an IP '
+                         f'address, or several with commas between them.'
+                ) from exc
+        if found and not self._enforcer.authorize(
+                policies.REQUEST_ADDRESS,
+                {key: request.credentials.get(key)
+                 for key in ('project_id', 'user_id')},
+                dict(request.credentials)):
+            raise base.Refused(403, 'You are not allowed to ask for an '
+                                    'address.')
+        return tuple(found)
+
+    def _interfaces(self, request: base.Request, must: bool,
+                    ) -> Sequence[base.RequestedNetwork]:
+        """Return the interfaces, also where Nova chooses their network.
+
+        :param must: an address is asked for, so there is no going on without
+            knowing.
+        """
+        if request.choice not in (base.Choice.ABSENT, base.Choice.AUTO):
+            return request.networks
+        try:
+            network = self._networks.only(
+                request.requester.project_id,
+                request.choice is base.Choice.AUTO)
+        except exceptions.CloudUnavailable as exc:
+            if not must:
+                return ()
+            raise base.Unable(
+                503, 'The address cannot be reserved at the moment: name the '
+                     'network, or try again later.') from exc
+        return () if network is None else (base.RequestedNetwork(network),)
+
+    def _wanted(self, request: base.Request,
+                interfaces: Sequence[base.RequestedNetwork],
+                asked: tuple[types.Address, ...]) -> list[records.Wanted]:
+        """Return what to reserve.
+
+        :raises Refused: an address that was asked for is for no interface.
+        """
+        # Nova refuses an address for several servers
+        fixed = {i.fixed_ip for i in interfaces
+                 if i.fixed_ip and len(request.server_names) <= 1}
+        where = self._inventory.networks_of([*asked, *fixed]) if (
+            asked or fixed) else {}
+        names = request.server_names or (self._server_name(request),)
+        left = list(asked)
+        wanted = []
+        for interface in interfaces:
+            network, address = interface.network_id, interface.fixed_ip
+            if network is None or interface.port_id is not None:
+                continue
+            if address is None:
+                taken = _take(left, network, where)
+                wanted.append(records.Wanted(network, names, taken))
+            elif network in where.get(address, ()):
+                wanted.append(records.Wanted(network, names, (address,),
+                                             only=True))
+        if left:
+            raise _nowhere()
+        return wanted
+
+    def _server_name(self, request: base.Request) -> str:
+        """Return what the list calls the server of an attachment."""
+        return next((held.server_name for held in self._inventory.of_server(
+            request.server_id or '') if held.server_name), '')
+
+
+def _addresses(value: Any) -> list[types.Address]:
+    """Return the addresses in a metadata value or in a scheduler hint.
+
+    :raises ValueError: it is neither text nor a list of texts, or a part of
+        it is not an address.
+    """
+    texts = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError('neither text nor a list of texts')
+    return [types.parse_address(part.strip())
+            for text in texts for part in text.split(',') if part.strip()]
+
+
+def _take(left: list[types.Address], network_id: str,
+          where: dict[types.Address, frozenset[str]],
+          ) -> tuple[types.Address, ...]:
+    """Take the first address of each IP version that is for a network."""
+    taken: dict[int, types.Address] = {}
+    for address in left:
+        if network_id in where[address]:
+            taken.setdefault(address.version, address)
+    for address in taken.values():
+        left.remove(address)
+    return tuple(taken.values())
+
+
+def _nowhere() -> base.Refused:
+    return base.Refused(
+        400, 'A requested address is in no pool of the requested networks, '
+             'or there are more addresses than network interfaces.')

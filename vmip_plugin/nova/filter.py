@@ -12,18 +12,21 @@
 
 """The filter in nova-api's paste pipeline.
 
-It reads requests that create servers, lets the hooks act before and after
-Nova, and passes every request on as it came: the body is never changed. It
-imports nothing of Nova; identity and request id are in the WSGI environment.
+It reads requests that create servers or attach interfaces, lets the hooks act
+before and after Nova, and passes every request on as it came: the body is
+never changed. It imports nothing of Nova; identity and request id are in the
+WSGI environment.
 
 It runs under native threads and under eventlet alike.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+import http.client
 import io
 import json
 import re
 import threading
+import types
 from typing import Any
 
 from oslo_log import log as logging
@@ -32,7 +35,7 @@ from vmip_plugin import conf as vmip_conf
 from vmip_plugin.hooks import base
 from vmip_plugin.hooks import manager
 from vmip_plugin.inventory import records
-from vmip_plugin.nova import create_request
+from vmip_plugin.nova import request as nova_request
 
 LOG = logging.getLogger(__name__)
 
@@ -40,17 +43,21 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-# /servers, or /{project}/servers as older clients have it
-_CREATE = re.compile(r'(/[^/]+)?/servers/?')
+# /servers, or /{project}/servers as older clients have it; os-volumes_boot is
+# another name of it in old releases.
+_CREATE = re.compile(r'(/[^/]+)?/(servers|os-volumes_boot)/?')
+_ATTACH = re.compile(r'(/[^/]+)?/servers/(?P<server>[^/]+)/os-interface/?')
 
 #: nova.api.openstack.wsgi.Fault's names of the kinds of fault
-_FAULTS = {400: 'badRequest', 403: 'forbidden', 404: 'itemNotFound',
-           409: 'conflictingRequest', 413: 'overLimit', 429: 'overLimit',
+_FAULTS = {400: 'badRequest', 401: 'unauthorized', 403: 'forbidden',
+           404: 'itemNotFound', 405: 'badMethod', 409: 'conflictingRequest',
+           413: 'overLimit', 415: 'badMediaType', 429: 'overLimit',
            501: 'notImplemented', 503: 'serviceUnavailable'}
-_REASONS = {400: 'Bad Request', 403: 'Forbidden', 404: 'Not Found',
-            409: 'Conflict', 413: 'Request Entity Too Large',
-            429: 'Too Many Requests', 500: 'Internal Server Error',
-            501: 'Not Implemented', 503: 'Service Unavailable'}
+
+#: what oslo.policy may judge a caller by (oslo.context's policy values)
+_CREDENTIALS = ('user_id', 'user_domain_id', 'project_id',
+                'project_domain_id', 'domain_id', 'system_scope', 'roles',
+                'is_admin_project', 'service_roles')
 
 
 def filter_factory(global_conf: dict[str, str], **local_conf: str
@@ -79,9 +86,8 @@ class VmipFilter:
 
     def __call__(self, environ: Environ,
                  start_response: StartResponse) -> Iterable[bytes]:
-        if (environ.get('REQUEST_METHOD') != 'POST'
-                or not _CREATE.fullmatch(environ.get('PATH_INFO', ''))
-                or 'nova.context' not in environ):
+        parse = _parser(environ)
+        if parse is None:
             return self._app(environ, start_response)
         try:
             body = _read_body(environ)
@@ -91,23 +97,23 @@ class VmipFilter:
                 # WSGI applications (WebOb's HTTPException).
                 return exc(environ, start_response)
             raise
-        request = create_request.parse(body, _requester(environ))
+        request = parse(body, _caller(environ['nova.context']))
         if request is None:
             return self._app(environ, start_response)
         try:
             hooks = self._loaded_hooks()
-            memos = hooks.before(request)
+            ran = hooks.before(request)
         except base.Refused as exc:
             return _fault(exc.status, str(exc), start_response)
         except Exception:
-            LOG.exception('A create request is refused')
+            LOG.exception('A request is refused')
             return _fault(500, 'The request could not be prepared.',
                           start_response)
-        return self._run(environ, start_response, hooks, request, memos)
+        return self._run(environ, start_response, hooks, ran)
 
     def _run(self, environ: Environ, start_response: StartResponse,
-             hooks: manager.Hooks, request: base.CreateRequest,
-             memos: list[Any]) -> Iterable[bytes]:
+             hooks: manager.Hooks, ran: list[manager.Ran],
+             ) -> Iterable[bytes]:
         status = 500
 
         def started(line: str, headers: list[tuple[str, str]],
@@ -124,21 +130,48 @@ class VmipFilter:
             finally:
                 if hasattr(answer, 'close'):
                     answer.close()
-            server_id = create_request.server_id(b''.join(chunks))
+            server_id = nova_request.server_id(b''.join(chunks))
         except BaseException:
-            status = 500
+            hooks.after(ran, base.Outcome(500, server_id))
             raise
-        finally:
-            hooks.after(request, memos, base.Outcome(status, server_id))
+        outcome = base.Outcome(status, server_id)
+        if outcome.accepted:
+            # What is reserved is used: its client need not wait for the rest.
+            return _Answer(chunks, lambda: hooks.after(ran, outcome))
+        hooks.after(ran, outcome)
         return chunks
 
     def _loaded_hooks(self) -> manager.Hooks:
         # Not while nova-api starts: a slip in vmip.conf is then answered to
-        # requests that create servers, and all others are served.
+        # requests that make ports, and all others are served.
         with self._lock:
             if self._hooks is None:
                 self._hooks = manager.Hooks(vmip_conf.load(self._config_file))
             return self._hooks
+
+
+class _Answer:
+    """An answer after which something is done.
+
+    :param then: called when the answer has gone out (PEP 3333: whoever sent
+        it calls ``close``).
+    """
+
+    def __init__(self, chunks: list[bytes], then: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._then = then
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+    def close(self) -> None:
+        """Do it, once."""
+        then, self._then = self._then, _nothing
+        then()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _read_body(environ: Environ) -> bytes:
@@ -158,12 +191,31 @@ def _read_body(environ: Environ) -> bytes:
     return body
 
 
-def _requester(environ: Environ) -> records.Requester:
-    context = environ['nova.context']
-    return records.Requester(
-        request_id=(getattr(context, 'global_request_id', None)
-                    or context.request_id),
-        project_id=context.project_id or '')
+def _parser(environ: Environ) -> Callable[
+        [bytes, nova_request.Caller], base.Request | None] | None:
+    """Return what reads a request's body, None for those of no concern."""
+    if (environ.get('REQUEST_METHOD') != 'POST'
+            or 'nova.context' not in environ):
+        return None
+    path = environ.get('PATH_INFO', '')
+    if _CREATE.fullmatch(path):
+        return nova_request.create
+    attach = _ATTACH.fullmatch(path)
+    if attach is None:
+        return None
+    return lambda body, caller: nova_request.attach(body, attach['server'],
+                                                    caller)
+
+
+def _caller(context: Any) -> nova_request.Caller:
+    values = context.to_policy_values()
+    return nova_request.Caller(
+        records.Requester(
+            request_id=(getattr(context, 'global_request_id', None)
+                        or context.request_id),
+            project_id=context.project_id or ''),
+        types.MappingProxyType({
+            key: values[key] for key in _CREDENTIALS if key in values}))
 
 
 def _fault(status: int, message: str,
@@ -172,7 +224,7 @@ def _fault(status: int, message: str,
     body = json.dumps({_FAULTS.get(status, 'computeFault'): {
         'code': status, 'message': message}}).encode()
     start_response(
-        f'{status} {_REASONS.get(status, "Error")}',
+        f'{status} {http.client.responses.get(status, "Error")}',
         [('Content-Type', 'application/json'),
          ('Content-Length', str(len(body)))])
     return [body]

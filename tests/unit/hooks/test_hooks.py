@@ -12,6 +12,7 @@
 
 """Loading the hooks, and the one that reserves."""
 
+import dataclasses
 from importlib import metadata
 from typing import Any
 from unittest import mock
@@ -35,12 +36,12 @@ class TestLoad(base.TestCase):
 
     def test_installed(self) -> None:
         self.assertEqual(['reserve'], self.conf.reserve.hooks)
-        (name, hook), = manager.Hooks(self.conf)._hooks
-        self.assertEqual('reserve', name)
-        self.assertIsInstance(hook, reserve.ReserveHook)
+        hook, = manager.Hooks(self.conf)._hooks
+        self.assertEqual('reserve', hook.name)
+        self.assertIsInstance(hook.plugin, reserve.ReserveHook)
 
     def test_none(self) -> None:
-        request = hooks.CreateRequest(
+        request = hooks.Request(
             records.Requester('r', 'p'), ('web',), ())
         self.assertEqual([], self.load().before(request))
 
@@ -79,8 +80,8 @@ class TestReserve(base.TestCase):
         self.addCleanup(lambda: inventory.database.engine.dispose())
 
     def request(self, *networks: hooks.RequestedNetwork,
-                names: tuple[str, ...] = ('web',)) -> hooks.CreateRequest:
-        return hooks.CreateRequest(
+                names: tuple[str, ...] = ('web',)) -> hooks.Request:
+        return hooks.Request(
             records.Requester('req-1', base.PROJECT), names,
             networks or (hooks.RequestedNetwork(base.NETWORK),))
 
@@ -92,7 +93,7 @@ class TestReserve(base.TestCase):
             77, (reserved.expires_at - self.clock.now).total_seconds())
 
     def test_what_is_neutrons(self) -> None:
-        chosen = hooks.RequestedNetwork(base.NETWORK, base.ip('10.0.0.15'))
+        chosen = hooks.RequestedNetwork(base.NETWORK, base.ip('10.0.0.9'))
         port = hooks.RequestedNetwork(None, None, base.port_id(1))
         self.assertEqual([], self.hook.before(self.request(chosen, port)))
         self.assertEqual(1, len(self.hook.before(self.request(
@@ -122,3 +123,22 @@ class TestReserve(base.TestCase):
 
     def test_nothing_to_settle(self) -> None:
         self.hook.after(self.request(), [], hooks.Outcome(500))
+
+    def test_chosen_by_an_earlier_hook(self) -> None:
+        """It is the operator's word: no rule of policy is asked."""
+        request = dataclasses.replace(self.request(),
+                                      addresses=(base.ip('10.0.0.15'),))
+        self.assertEqual(['10.0.0.15'],
+                         base.addresses(self.hook.before(request)))
+        error = self.assertRaises(hooks.Refused, self.hook.before, request)
+        self.assertEqual(409, error.status)
+        self.assertNotIsInstance(error, hooks.Unable)
+
+    def test_pool_becomes_smaller_meanwhile(self) -> None:
+        request = dataclasses.replace(self.request(),
+                                      addresses=(base.ip('10.0.0.15'),))
+        with mock.patch.object(self.hook._inventory, 'reserve',
+                               side_effect=exceptions.AddressNotFound):
+            error = self.assertRaises(hooks.Refused, self.hook.before,
+                                      request)
+        self.assertEqual(400, error.status)

@@ -10,10 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The filter between a client and a small stand-in for Nova."""
+"""What the filter does with requests and answers, whatever is in them."""
 
-from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 import io
 import json
@@ -25,138 +23,18 @@ from unittest import mock
 import fixtures
 from stevedore import extension
 from stevedore import named
-import webob
 import webob.exc
 
 from tests.unit import base
+from tests.unit.nova import harness
 from vmip_plugin.hooks import base as hooks
 from vmip_plugin.nova import filter as vmip_filter
 
 State = base.State
-A = '10.0.0.10'
-PASSWORD = 'correct-horse-battery'
-SERVER = {'name': 'web', 'adminPass': PASSWORD,
-          'networks': [{'uuid': base.NETWORK}]}
+A = harness.A
 
 
-class Context:
-    """What nova.context.RequestContext tells."""
-
-    def __init__(self, request_id: str = 'req-1',
-                 global_request_id: str | None = None,
-                 project_id: str | None = base.PROJECT) -> None:
-        self.request_id = request_id
-        self.global_request_id = global_request_id
-        self.project_id = project_id
-
-
-class Nova:
-    """The end of the pipeline: notes what comes, answers as it is told."""
-
-    def __init__(self) -> None:
-        self.status = '202 Accepted'
-        self.body = [b'{"server": {"id": "', base.server_id(1).encode(),
-                     b'", "adminPass": "', PASSWORD.encode(), b'"}}']
-        self.error: BaseException | None = None
-        self.seen: list[dict[str, Any]] = []
-        self.bodies: list[bytes] = []
-        #: called before the answer
-        self.look: Callable[[], Any] = lambda: None
-        self.closed = 0
-
-    def __call__(self, environ: dict[str, Any],
-                 start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self.seen.append(dict(environ))
-        self.look()
-        if self.error is not None:
-            raise self.error
-        if environ['REQUEST_METHOD'] == 'POST':
-            # as Nova reads it
-            self.bodies.append(webob.Request(environ).body)
-        start_response(self.status, [('X-Nova', 'yes')])
-        return self.answer()
-
-    def answer(self) -> Iterable[bytes]:
-        return self.body
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class LazyNova(Nova):
-    """Starts its answer only when somebody reads it."""
-
-    def __call__(self, environ: dict[str, Any],
-                 start_response: Callable[..., Any]) -> Iterable[bytes]:
-        return Lazy(self, environ, start_response)
-
-
-class Lazy:
-
-    def __init__(self, nova: Nova, *args: Any) -> None:
-        self.nova = nova
-        self.args = args
-        self.close = nova.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from Nova.__call__(self.nova, *self.args)
-
-
-class Chunked(io.BytesIO):
-    """A body whose length nobody knows."""
-
-
-class FilterTestCase(base.TestCase):
-
-    nova_class: type[Nova] = Nova
-    config = ''
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.pool()
-        path = self.directory / 'vmip.conf'
-        path.write_text(
-            f'[database]\nconnection = {self.connection}\n{self.config}')
-        self.nova = self.nova_class()
-        self.app = vmip_filter.filter_factory(
-            {}, config_file=str(path))(self.nova)
-
-    def environ(self, body: Any = None, *, path: str = '/servers',
-                method: str = 'POST', context: Context | None = None,
-                **values: Any) -> dict[str, Any]:
-        raw = body if isinstance(body, bytes) else json.dumps(
-            {'server': SERVER if body is None else body}).encode()
-        environ: dict[str, Any] = webob.Request.blank(
-            path, method=method, body=raw).environ
-        environ['CONTENT_TYPE'] = 'application/json'
-        environ['SCRIPT_NAME'] = '/v2.1'
-        environ['nova.context'] = context or Context()
-        environ.update(values)
-        return environ
-
-    def call(self, environ: dict[str, Any] | None = None
-             ) -> tuple[str, dict[str, str], bytes]:
-        started: list[Any] = []
-
-        def start_response(status: str, headers: list[tuple[str, str]],
-                           exc_info: Any = None) -> None:
-            started.append((status, dict(headers)))
-
-        answer = self.app(self.environ() if environ is None else environ,
-                          start_response)
-        body = b''.join(answer)
-        (status, headers), = started
-        return status, headers, body
-
-    def post(self, body: Any = None, **values: Any) -> str:
-        return self.call(self.environ(body, **values))[0]
-
-    def held(self) -> dict[str, State]:
-        return {str(a.address): a.state
-                for _, a in self.inventory.addresses()}
-
-
-class TestFilter(FilterTestCase):
+class TestFilter(harness.FilterTestCase):
 
     def test_accepted(self) -> None:
         during: list[Any] = []
@@ -185,13 +63,13 @@ class TestFilter(FilterTestCase):
         self.assertEqual('\xfc\xfc', self.row(A).server_name)
 
     def test_several_servers(self) -> None:
-        self.post({**SERVER, 'min_count': 2, 'max_count': 3})
+        self.post({**harness.SERVER, 'min_count': 2, 'max_count': 3})
         self.assertEqual(3, len(self.held()))
         self.assertEqual({None}, {a.server_id for _, a in
-                                  self.inventory.addresses()})
+                                  self.found()})
 
     def test_global_request_id(self) -> None:
-        self.post(context=Context(global_request_id='req-global'))
+        self.post(context=harness.Context(global_request_id='req-global'))
         self.assertEqual('req-global', self.row(A).request_id)
 
     def test_refused_by_nova(self) -> None:
@@ -240,24 +118,23 @@ class TestFilter(FilterTestCase):
         self.app._app = app
         self.assertEqual(('500 Oops', {}, b'x'), self.call())
 
-    def test_fixed_ip_and_port_are_neutrons(self) -> None:
-        for network in ({'uuid': base.NETWORK, 'fixed_ip': '10.0.0.12'},
-                        {'port': base.port_id(1)},
-                        {'uuid': base.NETWORK, 'port': base.port_id(1)}):
-            self.post({**SERVER, 'networks': [network]})
-        self.assertEqual({}, self.held())
-
     def test_paths(self) -> None:
         for path in ('/servers', '/servers/', '/some-project/servers',
-                     f'/{base.PROJECT}/servers/'):
+                     f'/{base.PROJECT}/servers/', '/os-volumes_boot',
+                     f'/{base.PROJECT}/os-volumes_boot'):
             self.post(path=path)
-        self.assertEqual(4, len(self.held()))
+        self.assertEqual(6, len(self.held()))
 
     def test_passed_untouched(self) -> None:
         for values in (
                 {'method': 'GET'}, {'method': 'PUT'}, {'method': 'DELETE'},
                 {'path': '/servers/x'}, {'path': '/servers/x/action'},
                 {'path': '/a/b/servers'}, {'path': '/server'},
+                {'path': '/servers/x/os-interface/y'},
+                {'path': '/servers/x/os-interfaces'},
+                {'path': '/os-volumes_boot/detail'},
+                {'path': '/servers/x/os-interface', 'method': 'GET'},
+                {'path': '/servers/x/os-interface/y', 'method': 'DELETE'},
                 {'path': '/flavors'}, {'path': '/'}, {'path': ''},
                 {'path': '/servers\n'}, {'path': '/servers.json'}):
             path = values.pop('path', '/servers')
@@ -297,7 +174,7 @@ class TestFilter(FilterTestCase):
         self.assertEqual({}, self.held())
 
     def test_chunked(self) -> None:
-        body = json.dumps({'server': SERVER}).encode()
+        body = json.dumps({'server': harness.SERVER}).encode()
         environ = self.environ(body)
         for empty in ({}, {'CONTENT_LENGTH': ''}):
             environ = self.environ(body, HTTP_TRANSFER_ENCODING='Chunked')
@@ -347,7 +224,7 @@ class TestFilter(FilterTestCase):
 
     def test_full(self) -> None:
         status, headers, body = self.call(self.environ(
-            {**SERVER, 'min_count': 12}))
+            {**harness.SERVER, 'min_count': 12}))
         self.assertEqual('409 Conflict', status)
         self.assertEqual({'conflictingRequest': {
             'code': 409, 'message': 'No more addresses are free on the '
@@ -361,15 +238,15 @@ class TestFilter(FilterTestCase):
     def test_secrets_are_not_logged(self) -> None:
         logger = self.useFixture(fixtures.FakeLogger(level=1))
         self.post()
-        self.post({**SERVER, 'min_count': 12})
+        self.post({**harness.SERVER, 'min_count': 12})
         self.nova.status = '500 Oops'
         self.post()
         os.rename(self.directory / 'vmip.sqlite', self.directory / 'away')
-        self.app._hooks._hooks[0][1]._inventory.database.engine.dispose()
+        self.app._hooks._hooks[0].plugin._inventory.database.engine.dispose()
         self.assertEqual('503 Service Unavailable', self.post(
-            {**SERVER, 'user_data': PASSWORD}))
+            {**harness.SERVER, 'user_data': harness.PASSWORD}))
         self.assertNotEqual('', logger.output)
-        for word in (PASSWORD, 'adminPass', '"web"', 'networks'):
+        for word in (harness.PASSWORD, 'adminPass', '"web"', 'networks'):
             self.assertNotIn(word, logger.output)
 
     def test_many_at_once(self) -> None:
@@ -386,9 +263,27 @@ class TestFilter(FilterTestCase):
         self.assertEqual(8, len(self.held()))
 
 
-class TestGenerator(FilterTestCase):
+class TestAnswerGoesFirst(harness.FilterTestCase):
 
-    nova_class = LazyNova
+    def test_settled_when_sent_and_once(self) -> None:
+        answer = self.app(self.environ(), lambda *args: None)
+        self.assertEqual(b''.join(self.nova.body), b''.join(answer))
+        self.assertIsNone(self.row(A).server_id)
+        answer.close()
+        self.assertEqual(base.server_id(1), self.row(A).server_id)
+        changed = self.row(A).generation
+        answer.close()
+        self.assertEqual(changed, self.row(A).generation)
+
+    def test_refusal_gives_back_before_it_is_sent(self) -> None:
+        self.nova.status = '403 Forbidden'
+        self.app(self.environ(), lambda *args: None)
+        self.assertEqual(State.FREE, self.state(A))
+
+
+class TestGenerator(harness.FilterTestCase):
+
+    nova_class = harness.LazyNova
 
     def test_accepted(self) -> None:
         self.assertEqual(('202 Accepted', {'X-Nova': 'yes'},
@@ -408,7 +303,7 @@ class TestGenerator(FilterTestCase):
         self.assertEqual(1, self.nova.closed)
 
 
-class AwayTestCase(FilterTestCase):
+class AwayTestCase(harness.FilterTestCase):
 
     def away(self) -> None:
         os.rename(self.directory / 'vmip.sqlite', self.directory / 'away')
@@ -417,11 +312,11 @@ class AwayTestCase(FilterTestCase):
         """Let the filter see the list once before it goes away."""
         self.post()
         self.nova.seen.clear()
-        self.app._hooks._hooks[0][1]._inventory.database.engine.dispose()
+        self.app._hooks._hooks[0].plugin._inventory.database.engine.dispose()
         self.away()
 
     def other(self) -> str:
-        return self.post({**SERVER, 'networks': [
+        return self.post({**harness.SERVER, 'networks': [
             {'uuid': '11111111-0000-0000-0000-000000000009'}]})
 
 
@@ -445,7 +340,7 @@ class TestAwayFail(AwayTestCase):
     def test_goes_away_before_the_answer(self) -> None:
         """Settling fails, and the answer stands."""
         def away() -> None:
-            self.app._hooks._hooks[0][1]._inventory.database.engine.dispose()
+            self.app._hooks._hooks[0].plugin._inventory.database.engine.dispose()
             self.away()
 
         self.nova.look = away
@@ -460,15 +355,15 @@ class TestAwayPass(AwayTestCase):
     def test_passes(self) -> None:
         self.away()
         self.assertEqual('202 Accepted', self.post())
-        self.assertIn('without a reservation', self.log.output)
+        self.assertIn('passes without hook reserve', self.log.output)
 
     def test_full_passes(self) -> None:
         self.assertEqual('202 Accepted', self.post(
-            {**SERVER, 'min_count': 12}))
+            {**harness.SERVER, 'min_count': 12}))
         self.assertEqual({}, self.held())
 
 
-class TestConfig(FilterTestCase):
+class TestConfig(harness.FilterTestCase):
 
     config = '[reserve]\nhooks = nothing-of-that-name\n'
 
@@ -500,13 +395,13 @@ class Recorder(hooks.PreCreateHook):
     error: Exception | None = None
     after_error: Exception | None = None
 
-    def before(self, request: hooks.CreateRequest) -> Any:
+    def before(self, request: hooks.Request) -> Any:
         CALLS.append(('before', self.name))
         if self.error is not None:
             raise self.error
         return self.name.upper()
 
-    def after(self, request: hooks.CreateRequest, memo: Any,
+    def after(self, request: hooks.Request, memo: Any,
               outcome: hooks.Outcome) -> None:
         CALLS.append(('after', self.name, memo, outcome.status,
                       outcome.server_id))
@@ -526,7 +421,7 @@ class Three(Recorder):
     name = 'three'
 
 
-class TestHooks(FilterTestCase):
+class TestHooks(harness.FilterTestCase):
 
     def setUp(self) -> None:
         super().setUp()
