@@ -29,10 +29,10 @@ from neutron_lib import constants
 from neutron_lib import exceptions as n_exc
 from oslo_log import log as logging
 
-from vmip_plugin import conf as vmip_conf
 from vmip_plugin import exceptions
-from vmip_plugin.inventory import api
 from vmip_plugin.inventory import records
+from vmip_plugin.neutron import claims
+from vmip_plugin.neutron import shared
 from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +59,9 @@ class AddressRequestFactory(ipam_req.AddressRequestFactory):
 class VmipSubnet(internal.NeutronDbSubnet):
     """A subnet whose addresses may be those of a pool."""
 
+    #: what is being allocated because we, not the caller, chose it
+    _picked: str | None = None
+
     def allocate(self, address_request: ipam_req.AddressRequest) -> str:
         """Allocate one address, claiming it first where there is a pool.
 
@@ -75,6 +78,9 @@ class VmipSubnet(internal.NeutronDbSubnet):
             claim = self._claim(address_request, given, skip)
             if claim is None:
                 return str(super().allocate(address_request))
+            if not claim.repeated:
+                claims.note(self._context, self._subnet_id, claim.address)
+            self._picked = str(claim.address) if given is None else None
             specific = ipam_req.SpecificAddressRequest(
                 netaddr.IPAddress(str(claim.address)))
             try:
@@ -85,7 +91,9 @@ class VmipSubnet(internal.NeutronDbSubnet):
             except ipam_exc.IpAddressAlreadyAllocated:
                 if not claim.repeated:
                     # Neutron gave it away while we were not its driver.
-                    _inventory().disown(self._subnet_id, claim.address)
+                    claims.forget(self._context, self._subnet_id,
+                                  claim.address)
+                    shared.inventory().disown(self._subnet_id, claim.address)
                 if given is not None:
                     raise
                 # A repeated claim is one that the port, or another of the
@@ -98,29 +106,59 @@ class VmipSubnet(internal.NeutronDbSubnet):
         """Allocate several addresses."""
         if not isinstance(address_request, ipam_req.BulkAddressRequest):
             return [self.allocate(address_request)]
+        if not self._has_pool():
+            return list(super().bulk_allocate(address_request))
         return [self.allocate(ipam_req.AnyAddressRequest())
                 for _ in range(address_request.num_addresses)]
+
+    def _verify_ip(self, context: Any, ip_address: str) -> None:
+        try:
+            super()._verify_ip(context, ip_address)
+        except ipam_exc.InvalidIpForSubnet:
+            # The internal driver so checks what it is asked for, not what it
+            # picks: of a /31 (RFC 3021) and a /32 every address.
+            if ip_address != self._picked:
+                raise
 
     def deallocate(self, address: str) -> None:
         """Give an address back; its release starts at once.
 
+        What the same call of Neutron's API claimed is not released but as if
+        it had never been claimed: its port was refused.
+
         The port's delete never fails because of us: what cannot be written
         down now is found by vmip-reclaimer.
         """
+        given_back = ipaddress.ip_address(str(address))
+        if claims.forget(self._context, self._subnet_id, given_back):
+            # first: Neutron's transaction may be beyond use already
+            claims.undo(self._subnet_id, given_back)
+            super().deallocate(address)
+            return
         super().deallocate(address)
         try:
-            _inventory().release_address(
-                self._subnet_id, ipaddress.ip_address(str(address)),
-                'Neutron gave it back')
+            shared.inventory().release_address(
+                self._subnet_id, given_back, 'Neutron gave it back')
         except exceptions.VmipError as exc:
             LOG.warning('Address %s will be released by vmip-reclaimer: %s',
                         address, exc)
 
+    def _has_pool(self) -> bool:
+        inventory = shared.inventory()
+        try:
+            inventory.pool(self._subnet_id)
+        except exceptions.PoolNotFound:
+            return False
+        except exceptions.InventoryUnavailable:
+            return inventory.may_have_pool(subnet_id=self._subnet_id)
+        return True
+
     def _hand_over(self, request: ipam_req.AddressRequest,
                    address: types.Address) -> None:
+        claims.note(self._context, self._subnet_id, address)
         port = getattr(request, 'vmip_port', {})
         try:
-            _inventory().hand_over(
+            shared.inventory().hand_over(
                 self._subnet_id, address, port.get('id') or '',
                 _mac(port.get('mac_address')), _is_served(port))
         except exceptions.InventoryUnavailable as exc:
@@ -132,7 +170,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
         port = getattr(request, 'vmip_port', {})
         requester = getattr(request, 'vmip_requester',
                             records.Requester('', self._project_id or ''))
-        inventory = _inventory()
+        inventory = shared.inventory()
         try:
             return inventory.claim(
                 subnet_id=self._subnet_id, requester=requester,
@@ -166,7 +204,7 @@ class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
         requester = getattr(address_request, 'vmip_requester', None)
         if len(self._subnet_ids) > 1 and requester is not None:
             try:
-                reserved = _inventory().reserved_subnets(
+                reserved = shared.inventory().reserved_subnets(
                     requester, _server_id(address_request.vmip_port))
             except exceptions.InventoryUnavailable:
                 # whether that matters is said where the address is claimed
@@ -190,20 +228,9 @@ class VmipPool(internal.NeutronDbPool):
         return AddressRequestFactory
 
     def needs_rollback(self) -> bool:
-        # The list is no part of Neutron's transaction.
-        return True
-
-
-_shared: api.Inventory | None = None
-
-
-def _inventory() -> api.Inventory:
-    """Return the list, one for all requests of this process."""
-    global _shared
-    if _shared is None:
-        _shared = api.Inventory(vmip_conf.load(vmip_conf.path()),
-                                'neutron-server')
-    return _shared
+        # Claims undo themselves, also where Neutron would not ask for it and
+        # where it would ask with a session that is beyond use.
+        return False
 
 
 def _is_served(port: dict[str, Any]) -> bool:

@@ -12,107 +12,30 @@
 
 """Neutron's own API and database, with vmip as its IPAM driver."""
 
-import os
-import pathlib
-import shutil
 from typing import Any
 
 import fixtures
+from neutron.plugins.ml2.common import exceptions as ml2_exc
 from neutron_lib import context as n_context
+from neutron_lib.db import api as db_api
+from neutron_lib import exceptions as n_exc
 from neutron_lib.plugins import directory
-from oslo_config import cfg
 from oslo_db import exception as db_exc
 import testtools
 
 from tests.unit import base
+from tests.unit.neutron import case
 from tests.unit.neutron import harness
 from vmip_plugin import exceptions
-from vmip_plugin.inventory import api
 from vmip_plugin.inventory import records
 from vmip_plugin.neutron import ipam
+from vmip_plugin.neutron import shared
 
 State = base.State
 ip = base.ip
 
-SERVER = base.server_id(1)
 
-
-class IpamTestCase(testtools.TestCase):
-    """A Neutron without a network, and an empty list."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.useFixture(fixtures.FakeLogger())
-        harness.api()
-        self.addCleanup(harness.empty)
-        path = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        self.file = path / 'vmip.sqlite'
-        shutil.copyfile(base.template(), self.file)
-        config = path / 'vmip.conf'
-        config.write_text(f'[database]\nconnection = sqlite:///{self.file}\n')
-        self.useFixture(fixtures.EnvironmentVariable(
-            'VMIP_CONFIG', str(config)))
-        self.useFixture(fixtures.MonkeyPatch(
-            'vmip_plugin.neutron.ipam._shared', None))
-        self.inventory = api.Inventory(
-            base.new_conf(f'sqlite:///{self.file}'), 'test')
-        self.addCleanup(lambda: self.inventory.database.engine.dispose())
-
-    def driver(self, name: str) -> None:
-        """Let Neutron have another IPAM driver."""
-        cfg.CONF.set_override('ipam_driver', name)
-        self.addCleanup(cfg.CONF.clear_override, 'ipam_driver')
-
-    def away(self) -> None:
-        if ipam._shared is not None:
-            ipam._shared.database.engine.dispose()
-        os.rename(self.file, self.file.with_suffix('.away'))
-
-    def subnet(self, network: str, cidr: str, first: str | None = None,
-               last: str | None = None) -> str:
-        """Make a subnet, and a pool in it where it has a range."""
-        subnet = harness.subnet(network, cidr)
-        if first is not None and last is not None:
-            self.inventory.create_pool(
-                name=subnet, network_id=network, subnet_id=subnet, cidr=cidr,
-                ranges=[(ip(first), ip(last))], dhcp_servers=['a'])
-        return subnet
-
-    def one(self) -> tuple[str, str]:
-        """Make a network with one subnet and a pool in it."""
-        network = harness.network()
-        return network, self.subnet(network, '10.0.0.0/24', '10.0.0.100',
-                                    '10.0.0.103')
-
-    def reserve(self, network: str, *names: str, request: str = 'req-1',
-                project: str = base.PROJECT) -> list[records.Address]:
-        return self.inventory.reserve(
-            records.Requester(request, project),
-            [records.Wanted(network, names or ('web',))], 600)
-
-    def post(self, network: str, request: str | None = 'req-1',
-             admin: bool = False, **values: Any) -> tuple[int, Any]:
-        """Make a port as nova-compute does for a plain user."""
-        return harness.call(
-            'POST', 'ports', {'port': {
-                'network_id': network, 'device_id': SERVER,
-                'admin_state_up': True, **values}},
-            admin=admin, request=request)
-
-    def got(self, network: str, request: str | None = 'req-1',
-            **values: Any) -> list[str]:
-        """Return the addresses of a port made so, lowest first."""
-        status, body = self.post(network, request, **values)
-        self.assertEqual(201, status, body)
-        return sorted(each['ip_address']
-                      for each in body['port']['fixed_ips'])
-
-    def row(self, address: str) -> records.Address:
-        (_, row), = self.inventory.addresses(address=ip(address))
-        return row
-
-
-class TestCreate(IpamTestCase):
+class TestCreate(case.NeutronTestCase):
 
     def test_reserved(self) -> None:
         network, _ = self.one()
@@ -124,7 +47,7 @@ class TestCreate(IpamTestCase):
         self.assertEqual('10.0.0.101', port['fixed_ips'][0]['ip_address'])
         row = self.row('10.0.0.101')
         self.assertEqual(
-            (State.CLAIMED, port['id'], port['mac_address'], SERVER,
+            (State.CLAIMED, port['id'], port['mac_address'], case.SERVER,
              'web', base.PROJECT),
             (row.state, row.port_id, row.mac, row.server_id,
              row.server_name, row.project_id))
@@ -174,7 +97,7 @@ class TestCreate(IpamTestCase):
         self.assertEqual(409, ask('10.0.0.102', 'req-2'))
         # no address of the pool
         self.assertEqual(201, ask('10.0.0.50', 'req-2'))
-        self.assertEqual([], self.inventory.addresses(
+        self.assertEqual([], self.found(
             address=ip('10.0.0.50')))
 
     def test_neutron_gave_it_away_before(self) -> None:
@@ -207,6 +130,8 @@ class TestCreate(IpamTestCase):
         two = [{'subnet_id': subnet}] * 2
         self.assertEqual(['10.0.0.100', '10.0.0.101'],
                          self.got(network, admin=True, fixed_ips=two))
+        self.assertEqual({State.CLAIMED}, {
+            row.state for _, row in self.found()})
 
     def test_neutron_tries_again(self) -> None:
         """A deadlock after the claim: the same port gets the same."""
@@ -259,13 +184,30 @@ class TestCreate(IpamTestCase):
                                         fixed_ips=two)[0])
         self.assertEqual(State.RELEASING, self.row('10.0.0.103').state)
 
+    def test_subnet_of_two(self) -> None:
+        """The first can be picked, not asked for: as Neutron has it."""
+        network = harness.network()
+        status, body = harness.call('POST', 'subnets', {'subnet': {
+            'network_id': network, 'cidr': '10.0.0.0/31', 'ip_version': 4,
+            'gateway_ip': '10.9.0.1', 'enable_dhcp': False}})
+        self.assertEqual(201, status, body)
+        subnet = body['subnet']['id']
+        ends = ip('10.0.0.0'), ip('10.0.0.1')
+        self.inventory.create_pool(
+            name='pool', network_id=network, subnet_id=subnet,
+            cidr='10.0.0.0/31', ranges=[ends])
+        self.assertEqual(400, self.post(network, admin=True, fixed_ips=[
+            {'subnet_id': subnet, 'ip_address': '10.0.0.0'}])[0])
+        self.assertEqual(['10.0.0.0', '10.0.0.1'],
+                         [*self.got(network, 'a'), *self.got(network, 'b')])
+
     def test_subnet_without_pool(self) -> None:
         network = harness.network()
         self.subnet(network, '10.9.0.0/29')
         for _ in range(5):
             self.assertEqual(201, self.post(network)[0])
         self.assertEqual(409, self.post(network)[0])
-        self.assertEqual([], self.inventory.addresses())
+        self.assertEqual([], self.found())
 
     def test_reserved_in_another_subnet_than_the_first(self) -> None:
         """Neutron's order of a network's subnets is not ours."""
@@ -274,7 +216,7 @@ class TestCreate(IpamTestCase):
             net = f'10.{number}.0'
             pool = self.subnet(network, f'{net}.0/24', f'{net}.100',
                                f'{net}.109')
-            self.inventory.hold(pool, ip(f'{net}.105'), net, None, None)
+            self.inventory.hold(records.Hold(pool, ip(f'{net}.105'), net))
         for number in range(2):
             net = f'10.{number}.0'
             self.reserve(network, net, request=net)
@@ -309,7 +251,7 @@ class TestCreate(IpamTestCase):
         network, _ = self.one()
         self.got(network, admin=True, device_owner='network:dhcp',
                  device_id='dhcp-host')
-        self.got(network, 'req-2', admin=True, device_id=SERVER,
+        self.got(network, 'req-2', admin=True, device_id=case.SERVER,
                  device_owner='network:router_interface')
         self.assertEqual([], self.inventory.entries())
         for address in ('10.0.0.100', '10.0.0.101'):
@@ -322,7 +264,127 @@ class TestCreate(IpamTestCase):
         self.assertIsNone(self.row('10.0.0.100').server_id)
 
 
-class TestDelete(IpamTestCase):
+class TestFails(case.NeutronTestCase):
+    """The create fails after the claim: as if nobody had claimed."""
+
+    def fail(self, where: Any, name: str, times: int = 1,
+             error: Exception | None = None) -> None:
+        """Let a method of Neutron's fail after it has done its work."""
+        original = getattr(where, name)
+        left = [times]
+
+        def failing(*args: Any, **kwargs: Any) -> Any:
+            done = original(*args, **kwargs)
+            if left[0]:
+                left[0] -= 1
+                raise error or n_exc.InvalidInput(error_message='no')
+            return done
+
+        self.useFixture(fixtures.MockPatchObject(where, name, failing))
+
+    def test_in_the_transaction(self) -> None:
+        """Of this no IPAM driver is told."""
+        network, _ = self.one()
+        self.bound(network)
+        self.fail(directory.get_plugin().mechanism_manager,
+                  'create_port_precommit')
+        self.assertEqual(400, self.post(network)[0])
+        self.assert_reserved()
+        self.assert_next_try(network)
+
+    def test_as_the_address_is_stored(self) -> None:
+        network, _ = self.one()
+        self.bound(network)
+        self.fail(directory.get_plugin().ipam, 'store_ip_allocation_for_port')
+        self.assertEqual(400, self.post(network)[0])
+        self.assert_reserved()
+        self.assert_next_try(network)
+
+    def test_after_the_transaction(self) -> None:
+        """Another mechanism driver refuses the port: ML2 deletes it."""
+        network, _ = self.one()
+        self.bound(network)
+        self.fail(directory.get_plugin().mechanism_manager,
+                  'create_port_postcommit',
+                  error=ml2_exc.MechanismDriverError('create', [
+                      n_exc.ServiceUnavailable()]))
+        self.assertEqual(503, self.post(network)[0])
+        self.assert_reserved()
+        self.assert_next_try(network)
+
+    def test_every_try_meets_a_deadlock(self) -> None:
+        network, _ = self.one()
+        self.bound(network)
+        self.fail(directory.get_plugin().mechanism_manager,
+                  'create_port_precommit', 2, db_exc.DBDeadlock())
+        self.assert_next_try(network)
+        self.assertEqual(
+            ['reserve', 'bind', *['claim', 'release', 'reserve'] * 2, 'claim'],
+            [c.event for c in self.inventory.history(ip('10.0.0.100'))])
+
+    def test_without_reservation(self) -> None:
+        network, _ = self.one()
+        self.fail(directory.get_plugin().mechanism_manager,
+                  'create_port_precommit')
+        self.assertEqual(400, self.post(network)[0])
+        self.assertEqual(State.RELEASING, self.row('10.0.0.100').state)
+
+    def test_in_bulk(self) -> None:
+        network, _ = self.one()
+        self.bound(network, 'a', 'b')
+        self.fail(directory.get_plugin().mechanism_manager,
+                  'create_port_precommit')
+        status, _ = harness.call('POST', 'ports', {'ports': [
+            {'network_id': network, 'device_id': base.server_id(number),
+             'admin_state_up': True} for number in (1, 2)]}, request='req-1')
+        self.assertEqual(400, status)
+        self.assertEqual(
+            [(State.RESERVED, base.server_id(1)),
+             (State.RESERVED, None)],
+            [(row.state, row.server_id) for _, row in self.found()])
+
+    def test_update(self) -> None:
+        """The port keeps what it had; what it should get is nobody's."""
+        network, subnet = self.one()
+        _, body = self.post(network)
+        self.fail(directory.get_plugin().mechanism_manager,
+                  'update_port_precommit')
+        self.assertEqual(400, harness.call(
+            'PUT', f'ports/{body["port"]["id"]}', {'port': {'fixed_ips': [
+                {'subnet_id': subnet, 'ip_address': '10.0.0.100'},
+                {'subnet_id': subnet, 'ip_address': '10.0.0.103'}]}})[0])
+        self.assertEqual(
+            [State.CLAIMED, State.RELEASING],
+            [self.row(a).state for a in ('10.0.0.100', '10.0.0.103')])
+
+    def test_list_is_away(self) -> None:
+        network, _ = self.one()
+        self.bound(network)
+        plugin = directory.get_plugin()
+
+        def away(*args: Any) -> None:
+            self.away()
+            raise n_exc.InvalidInput(error_message='no')
+
+        self.useFixture(fixtures.MockPatchObject(
+            plugin.mechanism_manager, 'create_port_precommit', away))
+        self.assertEqual(400, self.post(network)[0])
+
+    def test_a_later_transaction_of_the_call(self) -> None:
+        """Only the one in which an address was claimed undoes its claim."""
+        network, subnet = self.one()
+        context = n_context.Context('user', base.PROJECT)
+        pool = ipam.VmipPool(None, context)
+        with db_api.CONTEXT_WRITER.using(context):
+            pool.get_subnet(subnet).allocate(ipam.ipam_req.AnyAddressRequest())
+        with testtools.ExpectedException(ZeroDivisionError), \
+                db_api.CONTEXT_WRITER.using(context):
+            context.session.connection()
+            raise ZeroDivisionError
+        self.assertEqual(State.CLAIMED, self.row('10.0.0.100').state)
+
+
+class TestDelete(case.NeutronTestCase):
 
     def delete(self, port_id: str) -> int:
         return harness.call('DELETE', f'ports/{port_id}')[0]
@@ -349,10 +411,10 @@ class TestDelete(IpamTestCase):
         network, _ = self.one()
         _, body = self.post(network)
         self.useFixture(fixtures.MonkeyPatch(
-            'vmip_plugin.neutron.ipam._shared', None))
+            'vmip_plugin.neutron.shared._list', None))
         self.useFixture(fixtures.EnvironmentVariable(
             'VMIP_CONFIG', '/nowhere/vmip.conf'))
-        self.assertRaises(exceptions.ConfigError, ipam._inventory)
+        self.assertRaises(exceptions.ConfigError, shared.inventory)
         self.assertEqual(204, self.delete(body['port']['id']))
 
     def test_rolled_back(self) -> None:
@@ -387,7 +449,7 @@ class TestDelete(IpamTestCase):
                          (row.state, row.port_id))
 
 
-class TestAway(IpamTestCase):
+class TestAway(case.NeutronTestCase):
 
     def test_pool_is_known(self) -> None:
         network, _ = self.one()
@@ -407,7 +469,7 @@ class TestAway(IpamTestCase):
         self.assertEqual(503, self.post(network)[0])
 
 
-class TestDriver(IpamTestCase):
+class TestDriver(case.NeutronTestCase):
 
     def test_bulk(self) -> None:
         _, subnet = self.one()
@@ -420,6 +482,22 @@ class TestDriver(IpamTestCase):
             *bulk(ipam.ipam_req.AnyAddressRequest())])
         self.assertEqual([], self.inventory.entries())
 
+    def test_bulk_without_pool(self) -> None:
+        subnet = harness.subnet(harness.network(), '10.9.0.0/24')
+        ours = ipam.VmipPool(None, n_context.get_admin_context())
+        self.useFixture(fixtures.MockPatchObject(
+            ipam.VmipSubnet, 'allocate', ZeroDivisionError))
+        self.assertEqual(2, len(ours.get_subnet(subnet).bulk_allocate(
+            ipam.ipam_req.BulkAddressRequest(2))))
+
+    def test_bulk_while_the_list_is_away(self) -> None:
+        _, subnet = self.one()
+        ours = ipam.VmipPool(None, n_context.get_admin_context())
+        self.away()
+        self.assertRaises(
+            n_exc.ServiceUnavailable, ours.get_subnet(subnet).bulk_allocate,
+            ipam.ipam_req.BulkAddressRequest(2))
+
     def test_is_installed(self) -> None:
         cls = ipam.internal.NeutronDbPool
         self.one()
@@ -427,4 +505,3 @@ class TestDriver(IpamTestCase):
             None, n_context.get_admin_context())
         self.assertIsInstance(found, ipam.VmipPool)
         self.assertIsInstance(found, cls)
-        self.assertTrue(found.needs_rollback())

@@ -1,0 +1,40 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What the drivers inside neutron-server have in common."""
+
+from oslo_config import cfg
+
+from vmip_plugin import conf as vmip_conf
+from vmip_plugin.inventory import api
+
+_list: api.Inventory | None = None
+
+
+def configuration() -> cfg.ConfigOpts:
+    """Return vmip's own options.
+
+    :raises ConfigError: their file cannot be read or has a wrong value.
+    """
+    return vmip_conf.load(vmip_conf.path())
+
+
+def inventory() -> api.Inventory:
+    """Return the list, one for all requests of this process.
+
+    :raises ConfigError: vmip's options cannot be read.
+    """
+    global _list
+    if _list is None:
+        _list = api.Inventory(configuration(), 'neutron-server')
+    return _list
