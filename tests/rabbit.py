@@ -17,6 +17,7 @@ starts the server itself, on free ports of the loopback interface, with its
 own epmd and all its files in a temporary directory.
 """
 
+from collections.abc import Iterable
 import contextlib
 import os
 import pathlib
@@ -28,6 +29,8 @@ from typing import Any
 
 import fixtures
 import kombu
+
+from tests import notifications
 
 SERVER = pathlib.Path('/usr/lib/rabbitmq/bin/rabbitmq-server')
 EPMD = '/usr/bin/epmd'
@@ -116,12 +119,25 @@ class RabbitMQ(fixtures.Fixture):
         """End the broker at once; what is not durable is lost."""
         self._kill(self._server)
 
-    def connection(self) -> Any:
-        """Return a new kombu connection to the broker."""
-        return kombu.Connection(f'amqp://{self._where}')
+    def connection(self, confirm: bool = False) -> Any:
+        """Return a new kombu connection to the broker.
+
+        :param confirm: whether to wait until it has kept what is published.
+        """
+        return kombu.Connection(f'amqp://{self._where}', transport_options={
+            'confirm_publish': confirm})
 
     def waiting(self, queue: str) -> int:
         """Return how many messages of a queue no consumer has."""
         with self.connection() as connection:
             return int(connection.default_channel.queue_declare(
                 queue, passive=True).message_count)
+
+    def publish(self, messages: Iterable[notifications.Message]) -> None:
+        """Send messages as Nova's and Neutron's notifiers do."""
+        with self.connection() as connection:
+            producer = connection.Producer(auto_declare=False)
+            for message in messages:
+                producer.publish(
+                    message.envelope, routing_key=message.routing_key,
+                    exchange=message.exchange, serializer='json')

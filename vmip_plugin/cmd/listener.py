@@ -19,7 +19,9 @@ from oslo_log import log as logging
 
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.cmd import common
+from vmip_plugin import health
 from vmip_plugin.inventory import api
+from vmip_plugin import metrics
 from vmip_plugin.notifications import handler
 from vmip_plugin.notifications import listener
 
@@ -35,6 +37,10 @@ def serve(conf: cfg.ConfigOpts) -> int:
     server = listener.Listener(
         conf, listener.get_transport(conf),
         handler.Handler(inventory, worker, cloud))
+    health.serve(conf, health.Health(
+        metrics.LISTENER, [server.pulse],
+        {'database': inventory.database.behind,
+         'bus': server.check_bus}), stop)
     server.start()
     LOG.info('vmip-listener is ready')
     stop.wait()

@@ -38,11 +38,22 @@ OPTS = [
         help='Notification pool. Listeners with the same pool share the '
              'messages among them; other consumers lose none.'),
     cfg.IntOpt(
-        'batch_size', default=100, min=1,
-        help='Most messages handled in one go.'),
+        'batch_size', default=500, min=1,
+        help='How many messages are handled in one go where so many wait. '
+             'Twice as many are taken from the broker in advance.'),
     cfg.FloatOpt(
-        'batch_timeout', default=0.05, min=0.001,
-        help='Longest time in seconds that a message waits for its batch.'),
+        'batch_timeout', default=0.01, min=0.001,
+        help='Longest time in seconds that a message waits for others to be '
+             'handled with it, while there is nothing else to do.'),
+    cfg.StrOpt(
+        'poison_dir', default='/var/lib/vmip/poison',
+        help='Folder in which notifications are kept that could not be '
+             'handled, a JSON file each, only for this process\'s user to '
+             'read.'),
+    cfg.IntOpt(
+        'poison_limit', default=1000, min=0,
+        help='Most notifications kept there; past that the oldest goes. '
+             '0: none is kept.'),
 ]
 
 

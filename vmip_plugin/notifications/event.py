@@ -41,6 +41,8 @@ class Kind(enum.Enum):
     PORT_DELETED = 'port-deleted'
     #: the guest runs
     SERVER_CREATED = 'server-created'
+    #: the guest has one interface more; told in the versioned format only
+    INTERFACE_ATTACHED = 'interface-attached'
     #: a build failed on one host. Nova may go on with another one
     #: (RescheduledException in nova.compute.manager), so nothing may be
     #: freed because of this alone
@@ -77,17 +79,8 @@ class PortInfo:
 
     @property
     def server_id(self) -> str | None:
-        """The server that has the port, as far as can be told.
-
-        While Nova creates a port its device_owner is still empty, hence a
-        port without owner counts if its device_id is a UUID.
-        """
-        if self.device_owner and not self.device_owner.startswith('compute:'):
-            return None
-        try:
-            return types.parse_uuid(self.device_id)
-        except ValueError:
-            return None
+        """The server that has the port, as far as can be told."""
+        return types.server_of_port(self.device_id, self.device_owner)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +97,8 @@ class Event:
     :param server_id: None if the ports belong to none or to several.
     :param server_name: a tenant's text of at most 255 characters, each of
         them printable; not to be logged as it is.
-    :param ports: of a server only with SERVER_CREATED: Nova does not tell
-        them in every format otherwise.
+    :param ports: of a server, all it has, only with SERVER_CREATED and
+        INTERFACE_ATTACHED: Nova does not tell them in every format otherwise.
     """
 
     kind: Kind

@@ -25,10 +25,15 @@ Notifications are sent at most once; what is lost on the way is found by the
 periodic comparison with Neutron and Nova, not here.
 """
 
+import collections
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import datetime
+import operator
+import queue
 import threading
 import time
 from typing import Any
@@ -41,7 +46,11 @@ from oslo_messaging.notify import listener
 from oslo_messaging import opts
 from oslo_messaging import transport as messaging_transport
 
+from vmip_plugin import bus
 from vmip_plugin import exceptions
+from vmip_plugin import health
+from vmip_plugin import metrics
+from vmip_plugin.notifications import aside
 from vmip_plugin.notifications import event
 from vmip_plugin.notifications import neutron
 from vmip_plugin.notifications import nova
@@ -62,6 +71,11 @@ NORMALISERS: Mapping[str, Normaliser] = {
 RETRYABLE = (exceptions.InventoryUnavailable, exceptions.CloudUnavailable)
 
 _RABBIT = 'oslo_messaging_rabbit'
+
+#: Kind, in the metrics, of a message that none of the normalisers took.
+OTHER = 'other'
+#: Most seconds that a batch takes: all its questions end with a time-out.
+_BATCH_LIMIT = 600.0
 
 
 class Handler(Protocol):
@@ -94,25 +108,81 @@ class Stats:
     requeued: int = 0
 
 
+# What oslo.messaging itself tells nobody: kombu's connection, in the listener
+# of its driver for RabbitMQ.
+_CONNECTED = operator.attrgetter(
+    '_poll_style_listener.conn.connection.connection.connected')
+
+
 def get_transport(
         conf: cfg.ConfigOpts) -> messaging_transport.NotificationTransport:
     """Return the transport of the notifications, with a limited prefetch.
 
     By default RabbitMQ sends a consumer all it has, and a long backlog would
     fill the memory.
+
+    :raises ConfigError: transport_url makes no sense.
     """
     for group, options in opts.list_opts():
         if getattr(group, 'name', group) == _RABBIT:
             conf.register_opts(options, group=_RABBIT)
     conf.set_default('rabbit_qos_prefetch_count',
                      2 * conf.listener.batch_size, group=_RABBIT)
-    return oslo_messaging.get_notification_transport(conf)
+    return bus.notification_transport(conf)
 
 
 def _brief(value: object) -> str:
     """Return a value from outside in a form that is safe in a log."""
     text = repr(value)
     return text if len(text) <= 200 else f'{text[:200]}...'
+
+
+def _count(batch: Iterable[tuple[Any, event.Event]], outcome: str) -> None:
+    for kind, count in collections.Counter(
+            found.kind for _, found in batch).items():
+        metrics.EVENTS.labels(kind.value, outcome).inc(count)
+
+
+class _Server(listener.BatchNotificationServer):
+    """Hands over at once all that came while the last batch was handled.
+
+    The stock server fills a batch for a fixed time. Where that is short,
+    batches are small just when there is much to do; where it is long, a
+    message waits although there is nothing to do.
+    """
+
+    def __init__(self, transport: messaging_transport.NotificationTransport,
+                 targets: Sequence[oslo_messaging.Target],
+                 dispatcher: 'Listener', group: cfg.ConfigOpts.GroupAttr,
+                 ) -> None:
+        super().__init__(
+            transport, targets, dispatcher, 'threading', allow_requeue=True,
+            pool=group.pool, batch_size=group.batch_size,
+            batch_timeout=group.batch_timeout)
+        self._size = group.batch_size
+        self._come: queue.SimpleQueue[Sequence[Any]] = queue.SimpleQueue()
+
+    def ask(self, call: Callable[[], object]) -> None:
+        """Have the thread that handles batches make a call."""
+        if self._work_executor is None:
+            # it waits for the bus yet
+            call()
+        else:
+            self._work_executor.submit(call)
+
+    def _on_incoming(self, incoming: Sequence[Any]) -> None:
+        self._come.put(incoming)
+        self._work_executor.submit(self._process_all)
+
+    def _process_all(self) -> None:
+        batch: list[Any] = []
+        try:
+            while len(batch) < self._size:
+                batch.extend(self._come.get_nowait())
+        except queue.Empty:
+            pass
+        if batch:
+            self._process_incoming(batch)
 
 
 class Listener:
@@ -138,6 +208,8 @@ class Listener:
                  transport: messaging_transport.NotificationTransport,
                  handler: Handler, patience: float = 60) -> None:
         self.stats = Stats()
+        self._aside = aside.Aside(conf.listener.poison_dir,
+                                  conf.listener.poison_limit)
         self._handler = handler
         self._patience = patience
         self._stopping = threading.Event()
@@ -149,10 +221,15 @@ class Listener:
                 (group.nova_exchanges, group.topics),
                 (group.nova_exchanges, group.versioned_topics))
             for exchange in exchanges for topic in topics]
-        self._server = listener.BatchNotificationServer(
-            transport, targets, self, 'threading', allow_requeue=True,
-            pool=group.pool, batch_size=group.batch_size,
-            batch_timeout=group.batch_timeout)
+        self._server = _Server(transport, targets, self, group)
+        # what was never seen at 0 is not seen to grow to 1
+        for kind in (OTHER, *(kind.value for kind in event.Kind)):
+            for outcome in ('handled', 'poisoned', 'requeued'):
+                metrics.EVENTS.labels(kind, outcome)
+        for who in ('cloud', 'database'):
+            metrics.EVENT_RETRIES.labels(who)
+        self.pulse = health.Pulse('handler', _BATCH_LIMIT, lambda: (
+            self._server.ask(self.pulse.beat)))
 
     def start(self) -> None:
         """Begin to listen, in threads of our own."""
@@ -169,16 +246,39 @@ class Listener:
         """Return when, after :meth:`stop`, the batch in hand is done."""
         self._server.wait()
 
+    def check_bus(self) -> str | None:
+        """Tell why no notification can come; None: they can.
+
+        None also where the driver of the transport cannot tell.
+        """
+        if self._server.listener is None:
+            return 'the message bus has not been reached yet'
+        try:
+            connected = _CONNECTED(self._server.listener)
+        except AttributeError:
+            return None
+        return None if connected else 'the message bus cannot be reached'
+
     def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
         """Handle a batch, and return the messages that go back.
 
         Called by oslo.messaging, which acknowledges the others.
         """
         self.stats.received += len(incoming)
+        ignored = self.stats.ignored
         batch = [(message, found) for message in incoming
                  if (found := self._normalise(message)) is not None]
+        metrics.EVENTS.labels(OTHER, 'ignored').inc(
+            self.stats.ignored - ignored)
+        now = datetime.datetime.now(datetime.UTC)
+        for _, found in batch:
+            if found.emitted is not None:
+                # any clock may be wrong, and any message forged
+                age = (now - found.emitted).total_seconds()
+                metrics.EVENT_AGE.observe(min(max(0, age), metrics.LONGEST))
         back = self._deliver(batch)
         self.stats.requeued += len(back)
+        self.pulse.beat()
         return set(back)
 
     def _normalise(self, message: Any) -> event.Event | None:
@@ -197,20 +297,23 @@ class Listener:
                               event_type, content.get('payload'), content)
         except Exception as exc:
             # whatever it is: oslo.messaging would requeue it for ever
-            self._put_aside(content.get('message_id'), event_type, exc)
+            self._put_aside(message, OTHER, exc)
             return None
         if found is None:
             self.stats.ignored += 1
         return found
 
-    def _put_aside(self, message_id: object, event_type: object,
-                   exc: Exception) -> None:
+    def _put_aside(self, message: Any, kind: str, exc: Exception) -> None:
         self.stats.poisoned += 1
-        LOG.error('Notification %s (%s) is put aside: %s: %s',
-                  _brief(message_id), _brief(event_type),
-                  type(exc).__name__, _brief(str(exc)))
+        metrics.EVENTS.labels(kind, 'poisoned').inc()
+        content = message.message
+        why = f'{type(exc).__name__}: {_brief(str(exc))}'
+        LOG.error('Notification %s (%s) is put aside, %d since the start: %s',
+                  _brief(content.get('message_id')),
+                  _brief(content.get('event_type')), self.stats.poisoned, why)
         if not isinstance(exc, event.Malformed):
             LOG.debug('Why it is put aside:', exc_info=exc)
+        self._aside.keep(content, why)
 
     def _deliver(self, batch: Sequence[tuple[Any, event.Event]]) -> list[Any]:
         """Have a batch handled, and return the messages that go back."""
@@ -219,20 +322,25 @@ class Listener:
         try:
             self._handle([found for _, found in batch])
         except RETRYABLE:
+            _count(batch, 'requeued')
             return [message for message, _ in batch]
         except Exception as exc:
             if len(batch) == 1:
-                found = batch[0][1]
-                self._put_aside(found.message_id, found.kind.value, exc)
+                message, found = batch[0]
+                self._put_aside(message, found.kind.value, exc)
                 return []
         else:
             self.stats.handled += len(batch)
+            _count(batch, 'handled')
             return []
         # one of them is poison: alone it takes no other with it
-        for position, one in enumerate(batch):
-            if self._deliver([one]):
-                return [message for message, _ in batch[position:]]
-        return []
+        half = len(batch) // 2
+        back = self._deliver(batch[:half])
+        if not back:
+            return self._deliver(batch[half:])
+        # while nothing can be handled, the ones behind are not even tried
+        _count(batch[half:], 'requeued')
+        return back + [message for message, _ in batch[half:]]
 
     def _handle(self, events: Sequence[event.Event]) -> None:
         """Call the handler until it could do its work.
@@ -246,6 +354,9 @@ class Listener:
             try:
                 return self._handler.handle(events)
             except RETRYABLE as exc:
+                metrics.EVENT_RETRIES.labels(
+                    'cloud' if isinstance(exc, exceptions.CloudUnavailable)
+                    else 'database').inc()
                 left = give_up - time.monotonic()
                 LOG.warning('%d notifications wait: %s: %s', len(events),
                             type(exc).__name__, _brief(str(exc)))

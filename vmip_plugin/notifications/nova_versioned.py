@@ -29,6 +29,7 @@ EVENT_TYPES: Mapping[str, event.Kind] = {
     'instance.create.end': event.Kind.SERVER_CREATED,
     'instance.create.error': event.Kind.BUILD_FAILED,
     'instance.delete.end': event.Kind.SERVER_DELETED,
+    'instance.interface_attach.end': event.Kind.INTERFACE_ATTACHED,
 }
 
 #: The major version of every payload read here.
@@ -90,4 +91,5 @@ def normalise(ctxt: Mapping[str, object], publisher_id: str, event_type: str,
         server_id=server_id,
         server_name=data.free_text('display_name'),
         ports=(_ports(data, server_id)
-               if kind is event.Kind.SERVER_CREATED else ()))
+               if kind in (event.Kind.SERVER_CREATED,
+                           event.Kind.INTERFACE_ATTACHED) else ()))

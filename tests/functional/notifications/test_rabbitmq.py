@@ -15,6 +15,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
+import dataclasses
 import json
 import subprocess
 import sys
@@ -22,8 +23,10 @@ import threading
 import time
 from typing import Any
 
+from amqp import exceptions as amqp_exc
 import fixtures
 import kombu
+from kombu import exceptions as kombu_exc
 from oslo_config import cfg
 import oslo_messaging
 import testtools
@@ -100,8 +103,9 @@ class RabbitMQTestCase(testtools.TestCase):
         return [message.body['message_id'] for message in messages
                 if message.body['event_type'] in listener.NORMALISERS]
 
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 30
+    def until(self, condition: Callable[[], object],
+              seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
         while not condition():
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.02)
@@ -252,6 +256,56 @@ class RabbitMQTestCase(testtools.TestCase):
         self.broker.start()
         # the queue went with the broker until the listener declares it again
         self.until(lambda: self._published() and handler.done)
+        self.assertEqual(0, target.stats.poisoned)
+
+    def test_restarted_under_load(self):
+        """What a durable RabbitMQ has confirmed outlives its crash."""
+        conf = self.config(batch_size=20)
+        handler = Recorder()
+        transport = listener.get_transport(conf)
+        conf.set_override('amqp_durable_queues', True,
+                          'oslo_messaging_rabbit')
+        target = listener.Listener(conf, transport, handler)
+        target.start()
+        self.addCleanup(target.wait)
+        self.addCleanup(target.stop)
+        example = notifications.messages('boot-delete')[19]
+        kept: list[str] = []
+        stop = threading.Event()
+
+        def send() -> None:
+            while not stop.is_set():
+                try:
+                    with self.broker.connection(confirm=True) as connection:
+                        producer = connection.Producer(auto_declare=False)
+                        while not stop.is_set():
+                            number = f'm-{time.monotonic_ns()}'
+                            body = {**example.body, 'message_id': number,
+                                    '_unique_id': number}
+                            producer.publish(
+                                dataclasses.replace(
+                                    example, body=body).envelope,
+                                exchange=example.exchange, serializer='json',
+                                routing_key=example.routing_key,
+                                delivery_mode=2)
+                            kept.append(number)
+                except (OSError, amqp_exc.AMQPError,
+                        kombu_exc.OperationalError):
+                    time.sleep(0.1)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        self.addCleanup(sender.join)
+        self.addCleanup(stop.set)
+        for _ in range(2):
+            before = len(kept)
+            self.until(lambda before=before: len(kept) > before + 200)
+            self.broker.kill()
+            self.broker.start()
+        self.until(lambda: len(kept) > before + 400)
+        stop.set()
+        sender.join()
+        self.until(lambda: not set(kept) - set(handler.ids()))
         self.assertEqual(0, target.stats.poisoned)
 
     def _published(self) -> bool:

@@ -33,7 +33,7 @@ def config(url: str, **options: Any) -> cfg.ConfigOpts:
     conf = vmip_conf.new()
     conf([], default_config_files=[], default_config_dirs=[])
     conffixture.ConfFixture(conf).transport_url = url
-    for name, value in options.items():
+    for name, value in {'poison_limit': 0, **options}.items():
         conf.set_override(name, value, 'listener')
     return conf
 

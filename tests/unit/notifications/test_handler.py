@@ -19,6 +19,7 @@ from tests.unit import base
 from tests.unit import fakes
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import records
 from vmip_plugin.notifications import event
 from vmip_plugin.notifications import handler
 
@@ -141,8 +142,42 @@ class TestHandler(HandlerTestCase):
         # which keeps nothing else back
         self.assertEqual({A: base.mac(1), '10.0.0.11': base.mac(2)},
                          self.driver.served())
-        self.assertIn('port-deleted is left to vmip-reclaimer',
+        self.assertIn('deletes are left to vmip-reclaimer',
                       self.log.output)
+
+    def test_delete_that_these_credentials_cannot_see(self) -> None:
+        """To who sees only their own ports, all others look deleted."""
+        self.port()
+        self.handle(told(Kind.PORT_CREATED))
+        self.gone()
+        self.cloud.blind = True
+        self.handle(told(Kind.PORT_DELETED), told(Kind.SERVER_DELETED))
+        self.assertEqual(State.CLAIMED, self.state(A))
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+
+    def test_one_question_for_a_batch(self) -> None:
+        for number in range(1, 6):
+            self.port(number)
+        self.handle(*(told(Kind.PORT_CREATED, n) for n in range(1, 6)))
+        for number in range(1, 6):
+            self.gone(number)
+        self.cloud.asked.clear()
+        self.handle(*(told(Kind.PORT_DELETED, n) for n in range(1, 6)))
+        self.assertEqual({}, self.driver.served())
+        # once to release, once before the entries are removed
+        self.assertEqual(2, len([asked for asked in self.cloud.asked
+                                 if asked.startswith('ports ')]))
+
+    def test_what_is_urgent_goes_first(self) -> None:
+        self.port(1)
+        self.handle(told(Kind.PORT_CREATED, 1))
+        self.port(2)
+        self.gone(1)
+        self.driver.calls.clear()
+        self.handle(told(Kind.SERVER_DELETED, 1), told(Kind.PORT_DELETED, 1),
+                    told(Kind.PORT_CREATED, 2))
+        self.assertEqual([('put', '10.0.0.11'), ('remove', A)],
+                         self.driver.calls)
 
     def test_list_is_away(self) -> None:
         def away(*args: Any) -> None:
@@ -200,9 +235,9 @@ class TestHandler(HandlerTestCase):
         self.port(2)
         self.cloud.servers[base.server_id(1)] = 'BUILD'
         self.cloud.servers[base.server_id(2)] = 'ERROR'
-        before = self.inventory.addresses()
+        before = self.found()
         self.handle(told(Kind.BUILD_FAILED), told(Kind.BUILD_FAILED, 2))
-        self.assertEqual(before, self.inventory.addresses())
+        self.assertEqual(before, self.found())
 
     def test_without_a_server(self) -> None:
         """One reservation has no server yet: it is nobody's to cancel."""
@@ -230,6 +265,143 @@ class TestHandler(HandlerTestCase):
         self.gone()
         self.handle(told(Kind.PORT_DELETED), told(Kind.SERVER_DELETED))
         self.assertEqual(State.ADOPTED, self.state(A))
+
+
+class TestServer(HandlerTestCase):
+    """A port that its owner made goes from one server to another."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.claim(1, server=None)
+        self.given(None)
+        self.handle(told(Kind.PORT_CREATED))
+
+    def given(self, server: int | None) -> None:
+        """Let Neutron say which server has the port."""
+        port = self.cloud.add(1, A, server=server)
+        if server is None:
+            self.cloud.known[port.id] = dataclasses.replace(
+                port, device_id='', device_owner='')
+
+    def told(self, kind: Kind, server: int | None) -> event.Event:
+        device = '' if server is None else base.server_id(server)
+        found = told(kind)
+        return dataclasses.replace(
+            found, server_id=device or None, server_name=f'web-{server}',
+            ports=(dataclasses.replace(found.ports[0], device_id=device),))
+
+    def seen(self) -> tuple[State, str | None, str | None]:
+        row = self.row(A)
+        return row.state, row.server_id, row.server_name
+
+    def test_life(self) -> None:
+        for number in (1, 2):
+            self.given(number)
+            self.handle(self.told(Kind.PORT_UPDATED, number))
+            self.assertEqual((State.CLAIMED, base.server_id(number), None),
+                             self.seen())
+            self.handle(self.told(Kind.SERVER_CREATED, number))
+            self.assertEqual((State.ACTIVE, base.server_id(number),
+                              f'web-{number}'), self.seen())
+            self.given(None)
+            self.handle(self.told(Kind.PORT_UPDATED, None),
+                        told(Kind.SERVER_DELETED, number, ports=False))
+            self.assertEqual((State.CLAIMED, None, None), self.seen())
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+        self.assertEqual([('put', A)], self.driver.calls)
+
+    def test_server_runs_before_the_update_is_told(self) -> None:
+        self.given(1)
+        for _ in range(2):
+            self.handle(self.told(Kind.INTERFACE_ATTACHED, 1),
+                        self.told(Kind.PORT_UPDATED, 1))
+            self.assertEqual((State.ACTIVE, base.server_id(1), 'web-1'),
+                             self.seen())
+        self.assertEqual(['claim', 'change', 'activate'], self.events(A))
+
+    def test_forged(self) -> None:
+        for kind in (Kind.PORT_UPDATED, Kind.SERVER_CREATED,
+                     Kind.INTERFACE_ATTACHED):
+            self.handle(self.told(kind, 7))
+            self.assertEqual((State.CLAIMED, None, None), self.seen())
+
+    def test_the_api_knows_better(self) -> None:
+        self.given(2)
+        self.handle(self.told(Kind.PORT_UPDATED, 1))
+        self.assertEqual((State.CLAIMED, base.server_id(2), None),
+                         self.seen())
+
+    def test_cloud_is_away(self) -> None:
+        self.cloud.away = True
+        self.handle(self.told(Kind.PORT_UPDATED, 1))
+        self.assertEqual((State.CLAIMED, None, None), self.seen())
+        self.assertIn('left to vmip-reclaimer', self.log.output)
+
+
+class TestLater(HandlerTestCase):
+    """Addresses that a server gets while it runs."""
+
+    B = '10.0.0.11'
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.port()
+        self.handle(told(Kind.PORT_CREATED), self.bound(1),
+                    told(Kind.SERVER_CREATED))
+        # a boot asks nothing
+        self.assertEqual([], self.cloud.asked)
+
+    def bound(self, number: int, status: str = 'ACTIVE') -> event.Event:
+        found = told(Kind.PORT_UPDATED, number)
+        return dataclasses.replace(found, ports=(dataclasses.replace(
+            found.ports[0], device_id=base.server_id(1), status=status,
+            device_owner='compute:nova'),))
+
+    def attach(self) -> None:
+        self.inventory.claim(
+            subnet_id=base.SUBNET, port_id=base.port_id(2), mac=base.mac(2),
+            requester=records.Requester('req-2', base.PROJECT),
+            server_id=base.server_id(1))
+        self.cloud.add(2, self.B, server=1)
+        self.cloud.asked.clear()
+
+    def test_attached_and_only_neutron_tells(self) -> None:
+        self.attach()
+        for _ in range(2):
+            self.handle(self.bound(2))
+            self.assertEqual(State.ACTIVE, self.state(self.B))
+        self.assertEqual('web', self.row(self.B).server_name)
+        self.assertEqual([f'server {base.server_id(1)}'], self.cloud.asked)
+
+    def test_not_bound_yet(self) -> None:
+        self.attach()
+        self.handle(self.bound(2, 'DOWN'), told(Kind.PORT_UPDATED, 2))
+        self.assertEqual(State.CLAIMED, self.state(self.B))
+
+    def test_not_running(self) -> None:
+        self.attach()
+        for status in ('BUILD', 'ERROR', 'DELETED', None):
+            self.cloud.servers[base.server_id(1)] = status
+            self.handle(self.bound(2))
+            self.assertEqual(State.CLAIMED, self.state(self.B))
+
+    def test_another_address_of_the_port(self) -> None:
+        """Neutron gives the old one back and claims the new one."""
+        self.inventory.release_address(base.SUBNET, base.ip(A), 'changed')
+        self.assertEqual(self.B, self.claim(1, request='req-2'))
+        self.cloud.add(1, self.B)
+        self.handle(self.bound(1))
+        self.assertEqual(State.ACTIVE, self.state(self.B))
+        self.assertEqual(State.FREE, self.state(A))
+        self.assertEqual({self.B: base.mac(1)}, self.driver.served())
+
+    def test_one_more_address_of_the_port(self) -> None:
+        self.assertEqual(self.B, self.claim(1, request='req-2'))
+        self.cloud.add(1, A, self.B)
+        self.handle(self.bound(1))
+        self.assertEqual(State.ACTIVE, self.state(self.B))
+        self.assertEqual({A: base.mac(1), self.B: base.mac(1)},
+                         self.driver.served())
 
 
 class TestMac(HandlerTestCase):

@@ -14,6 +14,8 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import json
+import pathlib
 import threading
 import time
 from typing import Any
@@ -93,6 +95,9 @@ class ListenerTestCase(testtools.TestCase):
         for option in ('neutron_exchanges', 'nova_exchanges'):
             self.conf.set_override(option, [self.exchange], 'listener')
         self.conf.set_override('control_exchange', self.exchange)
+        self.poison = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path) / 'poison'
+        self.conf.set_override('poison_dir', str(self.poison), 'listener')
 
     def new(self, handler: listener.Handler,
             patience: float = 60) -> listener.Listener:
@@ -205,14 +210,64 @@ class DispatchTestCase(ListenerTestCase):
         self.assertNotIn('message-2', self.log.output)
 
     def test_database_goes_while_poison_is_looked_for(self):
-        handler = Recorder(KeyError(), None, away())
+        handler = Recorder(KeyError(), KeyError(), None, away())
         target = self.new(handler, patience=0)
         batch = [deleted(number) for number in range(4)]
         self.assertEqual(set(batch[1:]), target.dispatch(batch))
         # the ones behind are not even tried: order is kept
-        self.assertEqual([[0, 1, 2, 3], [0], [1]], handler.tried)
+        self.assertEqual([[0, 1, 2, 3], [0, 1], [0], [1]], handler.tried)
         self.assertEqual(
             listener.Stats(received=4, handled=1, requeued=3), target.stats)
+
+    def test_poison_is_kept_for_a_person_to_look_at(self):
+        handler = Recorder()
+        handler.poison = {3}
+        target = self.new(handler)
+        bad = Incoming({**deleted(4).message, 'payload': {'port_id': 'x'}},
+                       {'auth_token': 'unguessed'})
+        target.dispatch([deleted(3), bad, deleted(5)])
+        kept = [json.loads(path.read_text())
+                for path in sorted(self.poison.iterdir())]
+        self.assertEqual(['message-4', 'message-3'], [
+            record['message']['message_id'] for record in kept])
+        self.assertIn('port_id', kept[0]['why'])
+        self.assertEqual({'port_id': 'x'}, kept[0]['message']['payload'])
+        self.assertNotIn('unguessed', str(kept))
+        self.assertEqual(0o700, self.poison.stat().st_mode & 0o777)
+        self.assertEqual({0o600}, {path.stat().st_mode & 0o777
+                                   for path in self.poison.iterdir()})
+
+    def test_only_so_much_poison_is_kept(self):
+        self.conf.set_override('poison_limit', 3, 'listener')
+        target = self.new(Recorder())
+        for number in range(5):
+            bad = deleted(number)
+            bad.message['payload'] = {'port_id': 'x' * 200000}
+            target.dispatch([bad])
+        kept = sorted(self.poison.iterdir())
+        self.assertEqual(
+            ['message-2', 'message-3', 'message-4'],
+            [path.read_text().partition('message-')[1]
+             + path.read_text().partition('message-')[2][0]
+             for path in kept])
+        self.assertLess(max(path.stat().st_size for path in kept), 150000)
+
+    def test_poison_that_cannot_be_kept(self):
+        self.poison.touch()
+        handler = Recorder()
+        handler.poison = {1}
+        target = self.new(handler)
+        self.assertEqual(set(), target.dispatch([deleted(1), deleted(2)]))
+        self.assertEqual([2], numbers(handler.done))
+        self.assertIn('is not kept', self.log.output)
+
+    def test_poison_is_found_in_few_steps(self):
+        handler = Recorder()
+        handler.poison = {300}
+        self.new(handler).dispatch([deleted(n) for n in range(500)])
+        self.assertLess(len(handler.tried), 25)
+        self.assertEqual([n for n in range(500) if n != 300],
+                         numbers(handler.done))
 
     def test_every_scenario_in_one_batch(self):
         for scenario in notifications.SCENARIOS:
