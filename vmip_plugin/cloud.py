@@ -16,10 +16,13 @@ Every answer is either certain or :class:`CloudUnavailable`: "not there" is
 said only where the API itself said 404 or gave a complete list.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import datetime
+import operator
 import threading
 from typing import Any
+from typing import TypeVar
 
 from keystoneauth1 import exceptions as ksa_exc
 from keystoneauth1 import loading
@@ -28,8 +31,19 @@ from openstack import exceptions as sdk_exc
 from oslo_config import cfg
 
 from vmip_plugin import exceptions
+from vmip_plugin import metrics
 from vmip_plugin import types
 from vmip_plugin import version
+
+T = TypeVar('T')
+
+#: Ids in one question: a longer one would be no URL for some proxies.
+_IDS = 50
+#: Ports or servers in a page of a long list; Nova gives no more at a time.
+PAGE = 1000
+#: What makes a :class:`Port`: a list of them need not tell the rest.
+_PORT_FIELDS = ('id', 'network_id', 'project_id', 'mac_address', 'fixed_ips',
+                'device_id', 'device_owner', 'status')
 
 #: Servers in these states have no guest and will get none.
 GONE = frozenset({'DELETED'})
@@ -52,6 +66,11 @@ class Port:
     device_owner: str
     status: str
 
+    @property
+    def server_id(self) -> str | None:
+        """The server that has the port, as far as can be told."""
+        return types.server_of_port(self.device_id, self.device_owner)
+
 
 @dataclasses.dataclass(frozen=True)
 class Subnet:
@@ -69,14 +88,29 @@ class Subnet:
     enable_dhcp: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network that a project may use.
+
+    :param auto: also for a server whose networks are ``auto``.
+    """
+
+    id: str
+    auto: bool
+
+
 class Cloud:
     """Nova and Neutron behind one keystoneauth session.
 
     :param conf: options with a group ``[cloud]``.
+    :param timeout: longest time in seconds of a call, where that is less
+        than ``[cloud] timeout``.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts,
+                 timeout: float | None = None) -> None:
         self._conf = conf
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: Any = None
 
@@ -91,13 +125,13 @@ class Cloud:
             _check_own(exc, 'Neutron', 'NeutronError')
             return None
         except _UNUSABLE as exc:
-            raise exceptions.CloudUnavailable(f'Neutron: {exc}') from exc
+            raise _unusable('Neutron', exc) from exc
 
     def ports(self, **query: Any) -> Iterator[Port]:
         """Yield the ports that match, page by page.
 
-        :param query: Neutron's own filters: ``network_id``, ``mac_address``,
-            ``fixed_ips``, ``device_id``.
+        :param query: Neutron's own filters: ``id``, ``network_id``,
+            ``mac_address``, ``fixed_ips``, ``device_id``.
         :raises CloudUnavailable: also in the middle of the list; what was
             yielded till then is not all.
         """
@@ -105,7 +139,38 @@ class Cloud:
             for port in self._ask().network.ports(**query):
                 yield _port(port)
         except _UNUSABLE as exc:
-            raise exceptions.CloudUnavailable(f'Neutron: {exc}') from exc
+            raise _unusable('Neutron', exc) from exc
+
+    def all_ports(self, network_id: str) -> Iterator[Port]:
+        """Yield all ports of a network, by id, page by page.
+
+        :raises CloudUnavailable: as :meth:`ports` does.
+        """
+        return self._pages(
+            'network', 'ports', '/ports', _raw_port, network_id=network_id,
+            sort_key='id', sort_dir='asc', fields=_PORT_FIELDS)
+
+    def ports_with(self, network_id: str, addresses: Sequence[types.Address],
+                   ) -> Iterator[Port]:
+        """Yield the network's ports that have one of these addresses.
+
+        :raises CloudUnavailable: as :meth:`ports` does.
+        """
+        for part in range(0, len(addresses), _IDS):
+            yield from self.ports(network_id=network_id, fixed_ips=[
+                f'ip_address={a}' for a in addresses[part:part + _IDS]])
+
+    def these_ports(self, port_ids: Sequence[str]) -> list[Port]:
+        """Return those of the ports that Neutron has; the others are gone.
+
+        :raises CloudUnavailable: Neutron gave no usable answer, or these
+            credentials do not show all of it.
+        """
+        if not self.sees_all_projects():
+            raise exceptions.CloudUnavailable(
+                'the user in [cloud] has not the role admin')
+        return [port for part in range(0, len(port_ids), _IDS)
+                for port in self.ports(id=list(port_ids[part:part + _IDS]))]
 
     def server_status(self, server_id: str) -> str | None:
         """Return a server's status (``ACTIVE``, ``SHUTOFF``, ...).
@@ -120,10 +185,67 @@ class Cloud:
             _check_own(exc, 'Nova', 'itemNotFound')
             return None
         except _UNUSABLE as exc:
-            raise exceptions.CloudUnavailable(f'Nova: {exc}') from exc
+            raise _unusable('Nova', exc) from exc
         if not isinstance(status, str):
-            raise exceptions.CloudUnavailable('Nova: an answer without status')
+            raise _unusable('Nova', 'an answer without status')
         return status
+
+    def all_servers(self) -> Iterator[str]:
+        """Yield the ids of the servers that Nova lists, in order.
+
+        A cell that is down is left out of the list: who is not in it may
+        still be there.
+
+        :raises CloudUnavailable: also in the middle of the list.
+        """
+        return self._pages(
+            'compute', 'servers', '/servers', operator.itemgetter('id'),
+            all_tenants='true', sort_key='uuid', sort_dir='asc')
+
+    def deleted_servers(self, since: datetime.datetime) -> Iterator[str]:
+        """Yield the ids of the servers that were deleted since.
+
+        Nova refuses the status to who is no admin; of "deleted" it would list
+        the living ones instead. Without details: a single deleted server that
+        has lost its flavor is an error 500 of the whole list of those.
+
+        :raises CloudUnavailable: also in the middle of the list.
+        """
+        return self._pages(
+            'compute', 'servers', '/servers', operator.itemgetter('id'),
+            all_tenants='true', status='DELETED',
+            **{'changes-since': since.isoformat()})
+
+    def _pages(self, service: str, key: str, path: str,
+               make: Callable[[Any], T], **query: Any) -> Iterator[T]:
+        """Yield what a list has, of any length, page by page.
+
+        The SDK's own objects would take most of the time.
+
+        :param key: what has the items in each page.
+        """
+        marker: str | None = None
+        name = {'network': 'Neutron', 'compute': 'Nova'}[service]
+        while True:
+            try:
+                response = getattr(self._ask(), service).get(path, params={
+                    **query, 'limit': PAGE,
+                    **({'marker': marker} if marker else {})})
+                sdk_exc.raise_from_response(response)
+                page = response.json()[key]
+                made = [make(item) for item in page]
+                last = page[-1]['id'] if page else None
+            except _UNUSABLE as exc:
+                raise _unusable(name, exc) from exc
+            yield from made
+            # A short page may be the service's own idea: an empty one is
+            # the end.
+            if last is None:
+                return
+            if last == marker:
+                raise _unusable(
+                    name, f'its list does not go on after {marker}')
+            marker = last
 
     def subnet(self, name_or_id: str) -> Subnet | None:
         """Return the one subnet of that id or name, or None.
@@ -139,7 +261,48 @@ class Cloud:
                 f'Several subnets are called {name_or_id}: give the id'
             ) from exc
         except _UNUSABLE as exc:
-            raise exceptions.CloudUnavailable(f'Neutron: {exc}') from exc
+            raise _unusable('Neutron', exc) from exc
+
+    def has_network(self, network_id: str | None) -> bool:
+        """Tell whether Neutron has a network; with None: any at all.
+
+        :raises CloudUnavailable: Neutron gave no usable answer.
+        """
+        try:
+            network = self._ask().network
+            if network_id is None:
+                return next(iter(network.networks(limit=1)), None) is not None
+            return network.get_network(network_id) is not None
+        except sdk_exc.NotFoundException as exc:
+            _check_own(exc, 'Neutron', 'NeutronError')
+            return False
+        except _UNUSABLE as exc:
+            raise _unusable('Neutron', exc) from exc
+
+    def usable_networks(self, project_id: str) -> list[Network]:
+        """Return the networks out of which Nova takes one by itself.
+
+        They are what nova.network.neutron.API finds with the user's own
+        token: the project's, and those that are shared with it.
+
+        :raises CloudUnavailable: Neutron gave no usable answer, or these
+            credentials do not show all of it.
+        """
+        if not self.sees_all_projects():
+            raise exceptions.CloudUnavailable(
+                'the user in [cloud] has not the role admin')
+        try:
+            network = self._ask().network
+            shared = {policy.object_id for policy in network.rbac_policies(
+                object_type='network', action='access_as_shared',
+                target_project_id=[project_id, '*'])}
+            # with "auto" Nova passes over its own that are down
+            found = {own.id: Network(own.id, bool(own.is_admin_state_up))
+                     for own in network.networks(project_id=project_id)}
+        except _UNUSABLE as exc:
+            raise _unusable('Neutron', exc) from exc
+        return list({**found, **{
+            id: Network(id, auto=True) for id in shared}}.values())
 
     def sees_all_projects(self) -> bool:
         """Tell whether what these credentials do not see is not there.
@@ -154,7 +317,7 @@ class Cloud:
             access = session.auth.get_access(session)
             return 'admin' in access.role_names
         except _UNUSABLE as exc:
-            raise exceptions.CloudUnavailable(f'Keystone: {exc}') from exc
+            raise _unusable('Keystone', exc) from exc
 
     def _ask(self) -> Any:
         # Made at the first question, so that a daemon starts while Keystone
@@ -169,6 +332,9 @@ class Cloud:
                         'no [cloud] auth_type is configured')
                 session = loading.load_session_from_conf_options(
                     self._conf, 'cloud', auth=auth)
+                if self._timeout is not None:
+                    session.timeout = min(self._timeout,
+                                          session.timeout or self._timeout)
                 self._connection = openstack.connection.Connection(
                     session=session, region_name=options.region_name,
                     compute_api_version='2.1',
@@ -196,8 +362,23 @@ def _check_own(exc: sdk_exc.NotFoundException, service: str,
             return
     except _UNUSABLE:
         pass
-    raise exceptions.CloudUnavailable(
-        f'{service}: 404 that is not its own: {exc}') from exc
+    raise _unusable(service, f'404 that is not its own: {exc}') from exc
+
+
+def _unusable(service: str, why: object) -> exceptions.CloudUnavailable:
+    metrics.CLOUD_ERRORS.labels(service.lower()).inc()
+    return exceptions.CloudUnavailable(f'{service}: {why}')
+
+
+def _raw_port(port: Mapping[str, Any]) -> Port:
+    return Port(
+        id=port['id'], network_id=port['network_id'],
+        project_id=port['project_id'] or '',
+        mac=types.parse_mac(port['mac_address']),
+        addresses=tuple((ip['subnet_id'], types.parse_address(
+            ip['ip_address'])) for ip in port['fixed_ips']),
+        device_id=port['device_id'] or '',
+        device_owner=port['device_owner'] or '', status=port['status'] or '')
 
 
 def _subnet(found: Any) -> Subnet:

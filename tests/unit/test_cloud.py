@@ -12,9 +12,11 @@
 
 """The way to Nova and Neutron: the real SDK and a small HTTP server."""
 
+import datetime
 import json
 import threading
 from typing import Any
+from urllib import parse
 from wsgiref import simple_server
 
 import fixtures
@@ -23,6 +25,7 @@ from keystoneauth1 import loading
 from tests.unit import base
 from vmip_plugin import cloud
 from vmip_plugin import exceptions
+from vmip_plugin import metrics
 
 PORT = base.port_id(1)
 SERVER = base.server_id(1)
@@ -157,6 +160,112 @@ class TestPort(CloudTestCase):
                               PORT)
 
 
+class TestPages(CloudTestCase):
+    """Lists of any length, page by page."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(cloud, 'PAGE', 2)
+        #: (number of the page, what it is instead)
+        self.instead: tuple[int, tuple[int, Any]] | None = None
+
+    def answer(self, path: str) -> tuple[int, Any]:
+        url = parse.urlsplit(path)
+        kind = url.path.rpartition('/')[2]
+        if kind not in ('ports', 'servers'):
+            return super().answer(path)
+        self.asked.append(path)
+        if self.instead and len(self.asked) == self.instead[0]:
+            return self.instead[1]
+        query = parse.parse_qs(url.query)
+        ids = [base.port_id(n) for n in range(5)]
+        first = (ids.index(query['marker'][0]) + 1 if 'marker' in query
+                 else 0)
+        return 200, {kind: [
+            {**PORT_BODY, 'id': id, 'status': 'DELETED'} for id in ids
+            ][first:][:int(query.get('limit', ['9'])[0])]}
+
+    def asked_for(self) -> list[str]:
+        """Return the markers of the questions."""
+        return [parse.parse_qs(parse.urlsplit(path).query).get(
+            'marker', [''])[0] for path in self.asked]
+
+    def test_all(self) -> None:
+        for ask in (lambda: [p.id for p in self.cloud.all_ports(
+                        base.NETWORK)],
+                    lambda: list(self.cloud.all_servers()),
+                    lambda: list(self.cloud.deleted_servers(
+                        self.clock.now))):
+            self.asked.clear()
+            self.assertEqual([base.port_id(n) for n in range(5)], ask())
+            self.assertEqual(['', base.port_id(1), base.port_id(3),
+                              base.port_id(4)], self.asked_for())
+
+    def test_what_is_asked(self) -> None:
+        list(self.cloud.all_ports(base.NETWORK))
+        self.assertIn(f'ports?network_id={base.NETWORK}&sort_key=id&'
+                      'sort_dir=asc&fields=id&', self.asked[0])
+        self.asked.clear()
+        list(self.cloud.all_servers())
+        self.assertIn('servers?all_tenants=true&sort_key=uuid&sort_dir=asc&'
+                      'limit=2', self.asked[0])
+        self.asked.clear()
+        list(self.cloud.deleted_servers(datetime.datetime(
+            2026, 1, 2, tzinfo=datetime.UTC)))
+        self.assertIn('servers?all_tenants=true&status=DELETED&'
+                      'changes-since=2026-01-02T00%3A00%3A00%2B00%3A00',
+                      self.asked[0])
+
+    def test_port_is_whole(self) -> None:
+        self.assertEqual(cloud.Port(
+            base.port_id(0), base.NETWORK, base.PROJECT,
+            'fa:16:3e:00:00:01', ((base.SUBNET, base.ip('10.0.0.10')),
+                                  (base.SUBNET, base.ip('2001:db8::1'))),
+            SERVER, 'compute:nova', 'DELETED'),
+            next(self.cloud.all_ports(base.NETWORK)))
+
+    def test_ports_with(self) -> None:
+        self.assertEqual([], list(self.cloud.ports_with(base.NETWORK, [])))
+        self.assertEqual([], self.asked)
+        list(self.cloud.ports_with(base.NETWORK, [
+            base.ip(f'10.0.0.{n}') for n in range(51)]))
+        self.assertEqual(2, len(self.asked))
+        query = parse.parse_qs(parse.urlsplit(self.asked[0]).query)
+        self.assertEqual([f'ip_address=10.0.0.{n}' for n in range(50)],
+                         query['fixed_ips'])
+        self.assertEqual([base.NETWORK], query['network_id'])
+
+    def test_deleted_ones_are_not_for_everybody(self) -> None:
+        """So Nova answers who is no admin."""
+        self.instead = 1, (403, {'forbidden': {
+            'message': 'Only administrators may list deleted instances'}})
+        self.assertRaises(
+            exceptions.CloudUnavailable, next,
+            self.cloud.deleted_servers(self.clock.now))
+
+    def test_a_page_fails(self) -> None:
+        same = {'ports': [{**PORT_BODY, 'id': base.port_id(1)}]}
+        for page in (1, 2, 3):
+            for instead in (
+                    (500, {}), (404, {'NeutronError': {}}), (200, b'<html>'),
+                    (200, {}), (200, {'ports': None}),
+                    (200, {'ports': [{'id': 'x'}]}),
+                    (200, {'ports': [{**PORT_BODY, 'fixed_ips': 1}]}),
+                    *([(200, same)] if page == 2 else [])):
+                self.asked.clear()
+                self.instead = page, instead
+                error = self.assertRaises(
+                    exceptions.CloudUnavailable, list,
+                    self.cloud.all_ports(base.NETWORK))
+                self.assertIn('Neutron', str(error))
+
+    def test_nova_fails(self) -> None:
+        self.instead = 2, (503, b'')
+        error = self.assertRaises(exceptions.CloudUnavailable, list,
+                                  self.cloud.all_servers())
+        self.assertIn('Nova', str(error))
+
+
 class TestPorts(CloudTestCase):
 
     def page(self, query: str, *numbers: int, following: str | None = None,
@@ -194,10 +303,47 @@ class TestPorts(CloudTestCase):
             self.answers['/ports?network_id=n'] = answer
             self.assertRaises(exceptions.CloudUnavailable, self.list)
 
+    def test_these(self) -> None:
+        admin = self.useFixture(fixtures.MockPatchObject(
+            cloud.Cloud, 'sees_all_projects', return_value=True)).mock
+        wanted = [base.port_id(n) for n in range(60)]
+        for part, there in ((wanted[:50], [7]), (wanted[50:], [])):
+            self.page('/ports?' + '&'.join(f'id={id}' for id in part), *there)
+        self.assertEqual([base.port_id(7)], [
+            port.id for port in self.cloud.these_ports(wanted)])
+        admin.return_value = False
+        self.assertRaises(exceptions.CloudUnavailable,
+                          self.cloud.these_ports, wanted)
+
     def test_one_is_not_what_is_promised(self) -> None:
         self.answers['/ports?network_id=n'] = 200, {'ports': [
             PORT_BODY, {**PORT_BODY, 'mac_address': None}]}
         self.assertRaises(exceptions.CloudUnavailable, self.list)
+
+
+class TestHasNetwork(CloudTestCase):
+
+    def test_one(self) -> None:
+        path = f'/networks/{base.NETWORK}'
+        self.answers[path] = 200, {'network': {'id': base.NETWORK}}
+        self.assertTrue(self.cloud.has_network(base.NETWORK))
+        self.answers[path] = 404, {'NeutronError': {
+            'type': 'NetworkNotFound', 'message': '', 'detail': ''}}
+        self.assertFalse(self.cloud.has_network(base.NETWORK))
+        for answer in ((404, b''), (503, {}), (401, {})):
+            self.answers[path] = answer
+            self.assertRaises(exceptions.CloudUnavailable,
+                              self.cloud.has_network, base.NETWORK)
+
+    def test_any(self) -> None:
+        path = '/networks?limit=1'
+        self.answers[path] = 200, {'networks': [{'id': base.NETWORK}]}
+        self.assertTrue(self.cloud.has_network(None))
+        self.answers[path] = 200, {'networks': []}
+        self.assertFalse(self.cloud.has_network(None))
+        self.answers[path] = 503, {}
+        self.assertRaises(exceptions.CloudUnavailable,
+                          self.cloud.has_network, None)
 
 
 class TestServer(CloudTestCase):
@@ -261,3 +407,81 @@ class TestSubnet(CloudTestCase):
                        {'allocation_pools': [{'start': '10.0.0.1'}]}):
             self.assertRaises(exceptions.CloudUnavailable, self.get,
                               **values)
+
+
+class TestUsableNetworks(CloudTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.admin = self.useFixture(fixtures.MockPatchObject(
+            cloud.Cloud, 'sees_all_projects', return_value=True)).mock
+        self.shared = (
+            '/rbac-policies?action=access_as_shared&object_type=network'
+            f'&target_tenant={base.PROJECT}&target_tenant=%2A')
+        self.own = f'/networks?project_id={base.PROJECT}'
+
+    def usable(self, shared: Any, own: Any) -> dict[str, bool]:
+        self.answers[self.shared] = 200, {'rbac_policies': [
+            {'object_id': id, 'target_tenant': '*'} for id in shared]}
+        self.answers[self.own] = 200, {'networks': own}
+        return {network.id: network.auto
+                for network in self.cloud.usable_networks(base.PROJECT)}
+
+    def test_none(self) -> None:
+        self.assertEqual({}, self.usable([], []))
+
+    def test_own_and_shared(self) -> None:
+        self.assertEqual(
+            {'own': True, 'down': False, 'both': True, 'shared': True},
+            self.usable(['both', 'shared', 'shared'], [
+                {'id': 'own', 'admin_state_up': True},
+                {'id': 'down', 'admin_state_up': False},
+                {'id': 'both', 'admin_state_up': False}]))
+        self.assertEqual(2, len(self.asked))
+
+    def test_unusable(self) -> None:
+        for path in (self.shared, self.own):
+            self.usable([], [])
+            self.answers[path] = 500, {}
+            self.assertRaises(exceptions.CloudUnavailable,
+                              self.cloud.usable_networks, base.PROJECT)
+
+    def test_does_not_see_all(self) -> None:
+        self.admin.return_value = False
+        self.assertRaises(exceptions.CloudUnavailable,
+                          self.cloud.usable_networks, base.PROJECT)
+        self.assertEqual([], self.asked)
+
+    def test_own_timeout(self) -> None:
+        for configured, own, expected in (
+                (60, 2.0, 2.0), (1, 2.0, 1), (None, 2.0, 2.0),
+                (60, None, 60)):
+            self.conf.set_override('timeout', configured, 'cloud')
+            self.assertEqual(expected, cloud.Cloud(
+                self.conf, own)._ask().session.timeout)
+
+
+class TestCounts(CloudTestCase):
+
+    def counts(self) -> list[float]:
+        return [metrics.REGISTRIES[metrics.AGENT].get_sample_value(
+            'vmip_cloud_errors_total', {'service': service}) or 0
+            for service in ('neutron', 'nova')]
+
+    def test_errors(self) -> None:
+        """No answer is one, that there is nothing is none."""
+        before = self.counts()
+        self.answers[f'/servers/{SERVER}'] = 404, {'itemNotFound': {}}
+        self.assertIsNone(self.cloud.server_status(SERVER))
+        self.answers[f'/ports/{PORT}'] = 200, {'port': PORT_BODY}
+        self.assertIsNotNone(self.cloud.port(PORT))
+        self.assertEqual(before, self.counts())
+        # a proxy's word, an answer that is none, a list that breaks off
+        self.answers[f'/servers/{SERVER}'] = 404, b'no such page'
+        self.answers[f'/ports/{PORT}'] = 500, {}
+        self.assertRaises(exceptions.CloudUnavailable,
+                          self.cloud.server_status, SERVER)
+        self.assertRaises(exceptions.CloudUnavailable, self.cloud.port, PORT)
+        self.assertRaises(exceptions.CloudUnavailable, list,
+                          self.cloud.all_servers())
+        self.assertEqual([before[0] + 1, before[1] + 2], self.counts())

@@ -25,19 +25,38 @@ OPTS = [
              'still have to be done.'),
     cfg.FloatOpt(
         'check_interval', default=60, min=1,
-        help='Seconds between two comparisons of the list with Neutron and '
-             'with the DHCP servers.'),
+        help='Seconds between two looks at what Nova has deleted since the '
+             'last one, at what was missing then, and at what the DHCP '
+             'servers have.'),
+    cfg.FloatOpt(
+        'full_interval', default=600, min=1,
+        help='Seconds between two comparisons of the whole list with all '
+             'ports of Neutron and all servers of Nova.'),
     cfg.IntOpt(
         'confirm_delay', default=30, min=1,
         help='Least seconds between the first time that Neutron does not '
              'know the port of an address and the second; only then it is '
-             'taken for deleted.'),
+             'taken for deleted. Also the least age of a reservation whose '
+             'server Nova is asked about.'),
     cfg.IntOpt(
         'max_releases', default=100, min=1,
-        help='Most addresses taken for deleted in one comparison.'),
+        help='Most addresses taken for deleted in one pass.'),
     cfg.BoolOpt(
         'dry_run', default=False,
         help='Log what would be released, and release nothing.'),
+    cfg.StrOpt(
+        'coordination_url', secret=True,
+        help='Where several vmip-reclaimers agree which of them does the '
+             'work: a URL of tooz, such as etcd3+http://HOST:2379 or '
+             'mysql://USER:PASSWORD@HOST/DATABASE. Default: a lock in the '
+             'database of [database] connection; where that is SQLite, in '
+             'the folder "coordination" beside it.'),
+    cfg.IntOpt(
+        'history_days', default=0, min=0,
+        help='Days for which the history of addresses is kept; 0: for ever. '
+             'Who held an address at any moment of these days is told as '
+             'before; of each address the one line that tells who had it at '
+             'their beginning is kept for that, however old it is.'),
 ]
 
 

@@ -12,12 +12,17 @@
 
 """The periodic tasks."""
 
+import dataclasses
+import datetime
+import threading
 from typing import Any
 
 from tests.unit import base
 from tests.unit import fakes
+from vmip_plugin.dhcp import base as dhcp
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import api
 from vmip_plugin.inventory import records
 from vmip_plugin.reclaim import tasks
 
@@ -36,21 +41,35 @@ class ReclaimerTestCase(base.TestCase):
         self.pool()
         self.cloud = fakes.Cloud()
         self.driver = fakes.Server('a')
-        self.reclaimer = tasks.Reclaimer(
+        self.told: list[tasks.Finding] = []
+        self.stop = threading.Event()
+        self.reclaimer = self.new_reclaimer()
+
+    def new_reclaimer(self, rehearse: bool = False) -> tasks.Reclaimer:
+        return tasks.Reclaimer(
             self.conf, self.inventory, work.Worker(
                 self.conf, self.inventory, {'a': self.driver}, self.cloud,
-                None), self.cloud)
+                None), self.cloud, rehearse=rehearse, tell=self.told.append,
+            stop=self.stop)
+
+    def said(self) -> list[tuple[str, str, str, str]]:
+        """Return what was told since the last call of this."""
+        told, self.told[:] = list(self.told), []
+        return [(f.task, f.subject, f.action, f.outcome) for f in told]
 
     def ports(self, count: int) -> None:
         for number in range(count):
             self.cloud.add(number, self.claim(number))
 
-    def check(self, seconds: float = 31) -> tasks.Findings:
+    def check(self, seconds: float = 31) -> tuple[int, int, int]:
+        """Return what was missing, released and spared."""
         self.clock.forward(seconds)
-        return self.reclaimer.check()
+        missing = self.reclaimer.check_ports().found
+        found = self.reclaimer.confirm()
+        return missing, found.done, found.spared
 
     def released(self) -> list[str]:
-        return [str(a.address) for _, a in self.inventory.addresses(
+        return [str(a.address) for _, a in self.found(
             state=[State.RELEASING])]
 
 
@@ -59,20 +78,20 @@ class TestCheck(ReclaimerTestCase):
     def test_all_is_well(self) -> None:
         self.ports(3)
         for _ in range(3):
-            self.assertEqual(tasks.Findings(checked=3), self.check())
+            self.assertEqual((0, 0, 0), self.check())
         self.assertEqual([], self.released())
 
     def test_twice(self) -> None:
         self.ports(2)
         del self.cloud.known[base.port_id(0)]
-        self.assertEqual(tasks.Findings(checked=2, missing=1), self.check())
-        self.assertEqual(tasks.Findings(checked=2, missing=1),
+        self.assertEqual((1, 0, 0), self.check())
+        self.assertEqual((1, 0, 0),
                          self.check(29))
         self.assertEqual([], self.released())
-        self.assertEqual(tasks.Findings(checked=2, missing=1, released=1),
+        self.assertEqual((1, 1, 0),
                          self.check(1))
         self.assertEqual([A], self.released())
-        self.assertEqual(tasks.Findings(checked=1), self.check())
+        self.assertEqual((0, 0, 0), self.check())
         self.clock.forward(5)
         self.reclaimer.work()
         self.assertEqual(State.FREE, self.state(A))
@@ -96,7 +115,7 @@ class TestCheck(ReclaimerTestCase):
         self.ports(2)
         self.cloud.unlisted.update(self.cloud.known)
         self.check()
-        self.assertEqual(tasks.Findings(checked=2, missing=2, spared=2),
+        self.assertEqual((2, 0, 2),
                          self.check())
         self.assertEqual([], self.released())
 
@@ -110,7 +129,7 @@ class TestCheck(ReclaimerTestCase):
             self.assertRaises(exceptions.CloudUnavailable, self.check)
             self.assertEqual([], self.released())
         self.cloud.breaks_after = None
-        self.assertEqual(2, self.check().released)
+        self.assertEqual(2, self.check()[1])
 
     def test_partial_list_is_not_the_first_time_either(self) -> None:
         self.ports(2)
@@ -136,23 +155,56 @@ class TestCheck(ReclaimerTestCase):
         self.cloud.known.clear()
         self.check()
         found = [self.check() for _ in range(3)]
-        self.assertEqual([2, 2, 1], [f.released for f in found])
-        self.assertEqual([3, 1, 0], [f.spared for f in found])
+        self.assertEqual([2, 2, 1], [f[1] for f in found])
+        self.assertEqual([3, 1, 0], [f[2] for f in found])
 
     def test_dry_run(self) -> None:
         self.conf.set_override('dry_run', True, 'reclaimer')
         self.ports(1)
         self.cloud.known.clear()
         for _ in range(3):
-            self.assertEqual(0, self.check().released)
+            self.assertEqual((1, 0, 0), self.check())
         self.assertEqual(State.CLAIMED, self.state(A))
         self.assertIn(f'Would release {A}', self.log.output)
+        self.conf.set_override('dry_run', False, 'reclaimer')
+        self.check()
+        self.conf.set_override('dry_run', True, 'reclaimer')
+        for _ in range(3):
+            self.assertEqual((1, 1, 0), self.check())
+        self.assertEqual(State.CLAIMED, self.state(A))
 
     def test_port_has_another_address(self) -> None:
         self.ports(1)
         self.cloud.add(0, '10.0.0.19')
         self.check()
-        self.assertEqual(1, self.check().released)
+        self.assertEqual(1, self.check()[1])
+
+    def test_change_that_nobody_told_of(self) -> None:
+        self.ports(2)
+        self.reclaimer.work()
+        self.cloud.add(0, A, mac=base.mac(7), server=9)
+        # its MAC and its server
+        self.assertEqual((2, 0, 0), self.check())
+        row = self.row(A)
+        self.assertEqual((base.mac(7), base.server_id(9), State.CLAIMED),
+                         (row.mac, row.server_id, row.state))
+        self.reclaimer.work()
+        self.assertEqual(base.mac(7), self.driver.served()[A])
+        self.cloud.asked.clear()
+        self.check()
+        self.assertEqual(['claim', 'change', 'change'], self.events(A))
+        self.assertNotIn(f'port {base.port_id(0)}', self.cloud.asked)
+
+    def test_change_in_a_list_that_is_old(self) -> None:
+        self.ports(1)
+        new = self.cloud.known[base.port_id(0)]
+        old = self.cloud.add(0, A, mac=base.mac(7))
+        self.patch(self.cloud, 'port', lambda port_id: new)
+        self.check()
+        self.assertNotEqual(old.mac, self.row(A).mac)
+        self.patch(self.cloud, 'port', lambda port_id: None)
+        self.check()
+        self.assertEqual(['claim'], self.events(A))
 
     def test_overtaken(self) -> None:
         """Between list and release the address got another holder."""
@@ -166,7 +218,7 @@ class TestCheck(ReclaimerTestCase):
             return original(port_id)
 
         self.patch(self.cloud, 'port', port)
-        self.assertEqual(0, self.check().released)
+        self.assertEqual(0, self.check()[1])
         self.assertEqual(State.CLAIMED, self.state(A))
 
     def test_what_is_claimed_meanwhile_is_not_missing(self) -> None:
@@ -179,13 +231,13 @@ class TestCheck(ReclaimerTestCase):
             return found
 
         self.patch(self.cloud, 'ports', ports)
-        self.assertEqual(tasks.Findings(checked=1), self.check())
+        self.assertEqual((0, 0, 0), self.check())
 
     def test_only_ports_of_ours(self) -> None:
         self.reserve()
-        self.inventory.hold('pool', base.ip('10.0.0.15'), 'x', None, None)
-        self.assertEqual(tasks.Findings(), self.check())
-        self.assertEqual(['credentials'], self.cloud.asked)
+        self.hold('10.0.0.15', 'x')
+        self.assertEqual((0, 0, 0), self.check())
+        self.assertEqual({'credentials'}, set(self.cloud.asked))
 
     def test_credentials_that_do_not_show_all(self) -> None:
         self.ports(2)
@@ -204,18 +256,22 @@ class TestCheck(ReclaimerTestCase):
                                     None)])
         self.cloud.add(1, '10.1.0.10', '10.1.0.11', network=NETWORK_2)
         for _ in range(2):
-            self.assertEqual(tasks.Findings(checked=2), self.check())
+            self.assertEqual((0, 0, 0), self.check())
         self.cloud.known.clear()
         self.check()
-        self.assertEqual(2, self.check().released)
+        # Neutron does not even know the network
+        self.assertEqual((2, 1, 1), self.check())
+        self.assertEqual(State.ADOPTED, self.state('10.1.0.11'))
+        self.cloud.networks.add(NETWORK_2)
+        self.assertEqual((1, 1, 0), self.check())
         self.assertEqual(State.FREE, self.state('10.1.0.11'))
 
     def test_two_of_them(self) -> None:
         self.ports(1)
         self.cloud.known.clear()
         self.check()
-        self.assertEqual(1, self.check().released)
-        self.assertEqual(0, self.check(0).released)
+        self.assertEqual(1, self.check()[1])
+        self.assertEqual(0, self.check(0)[1])
         self.assertEqual(1, self.events(A).count('release'))
 
 
@@ -258,6 +314,37 @@ class TestWork(ReclaimerTestCase):
         self.work(600)
         self.assertEqual(State.FREE, self.state(A))
 
+    def test_server_is_gone_before_its_time(self) -> None:
+        """Nova told nothing of its delete."""
+        for status in (None, 'ERROR', 'DELETED'):
+            self.inventory.bind(self.reserve(), base.server_id(1))
+            self.clock.forward(29)
+            self.assertEqual(0, self.reclaimer.check_reservations().done)
+            self.assertEqual([], self.cloud.asked)
+            self.clock.forward(2)
+            for alive in ('BUILD', 'ACTIVE'):
+                self.cloud.servers[base.server_id(1)] = alive
+                self.assertEqual(0, self.reclaimer.check_reservations().done)
+            if status is None:
+                del self.cloud.servers[base.server_id(1)]
+            else:
+                self.cloud.servers[base.server_id(1)] = status
+            self.conf.set_override('dry_run', True, 'reclaimer')
+            self.assertEqual(1, self.reclaimer.check_reservations().done)
+            self.assertEqual(State.RESERVED, self.state(A))
+            self.conf.set_override('dry_run', False, 'reclaimer')
+            self.assertEqual(1, self.reclaimer.check_reservations().done)
+            self.assertEqual(State.FREE, self.state(A))
+            self.cloud.asked.clear()
+
+    def test_servers_that_are_no_ones_to_ask_about(self) -> None:
+        self.reserve()
+        self.hold('10.0.0.15')
+        self.ports(1)
+        self.clock.forward(599)
+        self.assertEqual(0, self.reclaimer.check_reservations().done)
+        self.assertEqual([], self.cloud.asked)
+
     def test_one_that_is_kept_keeps_no_other(self) -> None:
         reserved = self.reserve('a', 'b')
         self.inventory.bind(reserved[:1], base.server_id(1))
@@ -282,3 +369,271 @@ class TestWork(ReclaimerTestCase):
         self.driver.error = ZeroDivisionError()
         self.work(600)
         self.assertEqual(State.FREE, self.state(str(reserved[0].address)))
+
+
+class TestDeletes(ReclaimerTestCase):
+    """What Nova says was deleted since the last look."""
+
+    def look(self, seconds: float = 31) -> list[str]:
+        """Return the addresses that are released."""
+        self.clock.forward(seconds)
+        for name in ('deletes', 'confirm'):
+            self.assertIsNone(self.run_task(name).error)
+        return self.released()
+
+    def run_task(self, name: str) -> records.Run:
+        task, = (t for t in self.reclaimer.tasks() if t.name == name)
+        return self.reclaimer.run(task)
+
+    def test_deleted(self) -> None:
+        self.ports(3)
+        self.assertEqual([], self.look())
+        self.cloud.delete(1)
+        self.assertEqual([], self.look())
+        self.assertEqual(
+            [('deletes', '10.0.0.11', 'release', tasks.NOTED)], self.said())
+        self.assertEqual(['10.0.0.11'], self.look())
+        self.assertEqual(
+            [('confirm', '10.0.0.11', 'release', tasks.DONE)], self.said())
+
+    def test_only_what_is_new(self) -> None:
+        self.ports(1)
+        for seconds in (0, 3000, 60):
+            self.look(seconds)
+        asked = [a for a in self.cloud.asked if a.startswith('deleted')]
+        now = self.clock.now
+        hour, minute = (datetime.timedelta(hours=1),
+                        datetime.timedelta(minutes=1))
+        self.assertEqual(
+            [f'deleted since {when:%H:%M:%S}' for when in (
+                now - hour - 56 * minute, now - 56 * minute,
+                now - 6 * minute)], asked)
+
+    def test_a_look_that_failed_is_made_up_for(self) -> None:
+        self.ports(1)
+        self.look()
+        self.cloud.delete(0)
+        self.cloud.away = True
+        for _ in range(3):
+            self.clock.forward(1000)
+            self.assertEqual('the cloud is away',
+                             self.run_task('deletes').error)
+        self.cloud.away = False
+        self.look()
+        self.assertEqual([A], self.look())
+
+    def test_port_was_kept(self) -> None:
+        """Made by a user, it outlives the server that had it."""
+        self.ports(1)
+        port = self.cloud.known[base.port_id(0)]
+        self.cloud.delete(0)
+        self.cloud.add(0, A)
+        self.assertEqual([], self.look())
+        self.assertEqual([('deletes', A, 'release', tasks.SPARED)],
+                         self.said())
+        self.assertIsNone(self.row(A).gone_since)
+        self.cloud.known[port.id] = dataclasses.replace(
+            port, device_id='', device_owner='')
+        self.assertEqual([], self.look())
+        self.assertEqual([('deletes', A, 'follow', tasks.DONE)], self.said())
+        self.assertIsNone(self.row(A).server_id)
+
+    def test_port_has_another_address(self) -> None:
+        self.ports(1)
+        self.cloud.delete(0)
+        self.cloud.add(0, '10.0.0.19')
+        self.look()
+        self.assertEqual([A], self.look())
+
+    def test_credentials_that_do_not_show_all(self) -> None:
+        self.ports(1)
+        self.cloud.delete(0)
+        self.cloud.blind = True
+        for name in ('deletes', 'servers', 'ports', 'confirm'):
+            self.assertIn('admin', self.run_task(name).error or '')
+        self.assertIsNone(self.row(A).gone_since)
+
+
+class TestServers(ReclaimerTestCase):
+    """All of Nova's servers beside the list."""
+
+    def test_all_is_well(self) -> None:
+        self.ports(3)
+        self.assertEqual(tasks.Findings(), self.reclaimer.check_servers())
+        self.clock.forward(1)
+        self.assertEqual(tasks.Findings(checked=3),
+                         self.reclaimer.check_servers())
+        self.assertNotIn(f'server {base.server_id(0)}', self.cloud.asked)
+
+    def test_gone(self) -> None:
+        self.ports(3)
+        self.cloud.delete(1)
+        self.clock.forward(31)
+        self.assertEqual(tasks.Findings(checked=3, found=1),
+                         self.reclaimer.check_servers())
+        self.clock.forward(31)
+        self.reclaimer.confirm()
+        self.assertEqual(['10.0.0.11'], self.released())
+
+    def test_port_without_server(self) -> None:
+        self.ports(2)
+        del self.cloud.servers[base.server_id(0)]
+        self.clock.forward(31)
+        for _ in range(2):
+            self.assertEqual(tasks.Findings(checked=2, found=1, spared=1),
+                             self.reclaimer.check_servers())
+        self.assertIn(f'has port {base.port_id(0)}: delete it',
+                      self.told[-1].reason)
+        self.assertIsNone(self.row(A).gone_since)
+
+    def test_its_cell_is_down(self) -> None:
+        self.ports(2)
+        self.cloud.unlisted.add(base.server_id(0))
+        self.cloud.known.clear()
+        self.clock.forward(31)
+        self.assertEqual(tasks.Findings(checked=2),
+                         self.reclaimer.check_servers())
+        self.assertIsNone(self.row(A).gone_since)
+
+    def test_partial_list(self) -> None:
+        self.ports(3)
+        self.cloud.servers.clear()
+        self.cloud.known.clear()
+        self.clock.forward(31)
+        for count in (0, 1):
+            self.cloud.breaks_after = count
+            self.assertRaises(exceptions.CloudUnavailable,
+                              self.reclaimer.check_servers)
+        self.assertEqual([], [h for _, h in self.found() if h.gone_since])
+
+    def test_cap(self) -> None:
+        self.conf.set_override('max_releases', 2, 'reclaimer')
+        self.ports(5)
+        self.cloud.servers.clear()
+        self.clock.forward(31)
+        self.assertEqual(2, self.reclaimer.check_servers().spared)
+
+
+class TestRun(ReclaimerTestCase):
+
+    def run_all(self) -> dict[str, records.Run]:
+        return {task.name: self.reclaimer.run(task)
+                for task in self.reclaimer.tasks()}
+
+    def test_written_down(self) -> None:
+        self.ports(2)
+        self.cloud.known.clear()
+        self.clock.forward(31)
+        self.run_all()
+        runs = {run.name: run for run in self.inventory.runs()}
+        self.assertEqual(
+            {'confirm', 'deletes', 'history', 'mend', 'ports',
+             'reservations', 'servers', 'work'}, set(runs))
+        self.assertEqual((2, 2, 0), (runs['ports'].checked,
+                                     runs['ports'].found,
+                                     runs['ports'].done))
+        self.assertEqual(tasks.this_process(), runs['ports'].host)
+        self.cloud.away = True
+        self.clock.forward(31)
+        self.run_all()
+        runs = {run.name: run for run in self.inventory.runs()}
+        self.assertEqual('the cloud is away', runs['ports'].error)
+        self.assertIsNone(runs['mend'].error)
+
+    def test_what_is_no_news_is_not_written_down(self) -> None:
+        task, = (t for t in self.reclaimer.tasks() if t.name == 'work')
+        started = set()
+        for _ in range(25):
+            self.clock.forward(1)
+            self.reclaimer.run(task)
+            started.add(self.inventory.runs()[0].started_at)
+        self.assertEqual(3, len(started))
+        self.ports(1)
+        self.clock.forward(5)
+        self.assertEqual(1, self.reclaimer.run(task).done)
+        self.assertEqual(1, self.inventory.runs()[0].done)
+
+    def test_a_bug_stops_nothing(self) -> None:
+        self.patch(self.cloud, 'deleted_servers', lambda since: 1 / 0)
+        runs = self.run_all()
+        self.assertEqual('ZeroDivisionError: see the log',
+                         runs['deletes'].error)
+        self.assertIsNone(runs['ports'].error)
+
+    def test_list_is_away(self) -> None:
+        self.inventory.database.engine.dispose()
+        self.conf.set_override('connection', 'sqlite:////nowhere/at/all',
+                               'database')
+        self.inventory = api.Inventory(self.conf, 'x')
+        self.reclaimer = self.new_reclaimer()
+        for run in self.run_all().values():
+            if run.name != 'history':
+                self.assertIn('database cannot be used', run.error or '')
+
+    def test_stopped(self) -> None:
+        self.ports(2)
+        self.cloud.known.clear()
+        self.clock.forward(31)
+        self.stop.set()
+        self.assertEqual('it was stopped', self.run_all()['ports'].error)
+        self.assertIsNone(self.row(A).gone_since)
+
+    def test_history(self) -> None:
+        self.ports(1)
+        self.clock.forward(86400)
+        self.inventory.release(self.row(A), '')
+        self.clock.forward(86400 * 3)
+        self.assertEqual(0, self.reclaimer.trim().found)
+        self.conf.set_override('history_days', 4, 'reclaimer')
+        self.assertEqual(0, self.reclaimer.trim().found)
+        self.conf.set_override('history_days', 2, 'reclaimer')
+        self.assertEqual(1, self.new_reclaimer(True).trim().found)
+        self.assertEqual(tasks.Findings(found=1, done=1),
+                         self.reclaimer.trim())
+        self.assertEqual(['release'], self.events(A))
+        self.assertEqual(tasks.Findings(), self.reclaimer.trim())
+
+
+class TestRehearsal(ReclaimerTestCase):
+    """Nothing is changed, and everything is told."""
+
+    def test_nothing_changes(self) -> None:
+        self.conf.set_override('history_days', 1, 'reclaimer')
+        self.ports(4)
+        self.clock.forward(5)
+        self.reclaimer.work()
+        self.inventory.bind(self.reserve('r'), base.server_id(77))
+        self.clock.forward(86400 * 2)
+        self.inventory.activate(base.server_id(3), 'x', [base.mac(3)])
+        self.cloud.delete(0)
+        del self.cloud.known[base.port_id(1)]
+        self.check()
+        self.cloud.known[base.port_id(2)] = dataclasses.replace(
+            self.cloud.known[base.port_id(2)], mac=base.mac(99))
+        self.reserve('s', ttl=-1)
+        del self.driver.have[base.ip('10.0.0.13')]
+        self.driver.have[base.ip('10.0.0.19')] = dhcp.HostEntry(
+            base.mac(9), base.ip('10.0.0.19'))
+        self.clock.forward(31)
+        self.said()
+        before = self.state_of_all()
+        self.reclaimer = self.new_reclaimer(rehearse=True)
+        for task in self.reclaimer.tasks():
+            self.assertIsNone(self.reclaimer.run(task).error)
+        self.assertEqual(before, self.state_of_all())
+        self.assertEqual({
+            ('reservations', '10.0.0.14', 'give up', tasks.WOULD),
+            ('ports', '10.0.0.12', 'follow', tasks.WOULD),
+            ('confirm', '10.0.0.10', 'release', tasks.WOULD),
+            ('confirm', '10.0.0.11', 'release', tasks.WOULD),
+            ('mend', '10.0.0.13', 'write', tasks.WOULD),
+            ('mend', '10.0.0.19', 'remove', tasks.WOULD),
+            ('work', '10.0.0.14', 'give up', tasks.WOULD),
+            ('work', '10.0.0.15', 'give up', tasks.WOULD),
+            ('history', '1 lines', 'forget', tasks.WOULD)},
+            set(self.said()))
+
+    def state_of_all(self) -> object:
+        return (self.found(state=list(State)), self.entries(),
+                list(self.inventory.changes()), self.inventory.runs(),
+                dict(self.driver.have), len(self.driver.calls))
