@@ -67,19 +67,31 @@ class Decision:
     life: bool = False
 
 
+#: about a guest that answers
+ANSWERS = Decision(Verdict.SPARE, 'the guest answers', life=True)
+#: about what the cloud never had
+STRANGER = Decision(Verdict.SPARE, 'not a guest of this cloud')
+#: about whom no probe gets to
+REMOTE = Decision(Verdict.SPARE, 'beyond a relay, where no probe gets to')
+
+
 def decide(probe: Probe, word: Word, gone_since: float | None, now: float,
-           confirm_delay: float, reclaim_shutoff: bool = False) -> Decision:
+           confirm_delay: float, reclaim_shutoff: bool = False,
+           remote: bool = False) -> Decision:
     """Decide about one lease.
 
     :param gone_since: when it was first found gone, with no sign of life
         since; None if it was not. In seconds, on the same clock as ``now``.
     :param confirm_delay: least seconds between the two times.
     :param reclaim_shutoff: a server that is shut off counts as gone.
+    :param remote: it was overheard only beyond a relay or router.
     """
+    if remote:
+        return REMOTE
     if probe is Probe.ANSWERED:
-        return Decision(Verdict.SPARE, 'the guest answers', life=True)
+        return ANSWERS
     if word is Word.STRANGER:
-        return Decision(Verdict.SPARE, 'not a guest of this cloud')
+        return STRANGER
     if word is Word.UNKNOWN:
         return Decision(Verdict.SPARE, 'the cloud cannot be asked')
     if word is Word.EXISTS:

@@ -12,7 +12,7 @@
 
 """Whose a lease is, and whether they are still there: the cloud's word."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from oslo_log import log as logging
 
@@ -62,32 +62,58 @@ class Guests:
         return found
 
     def words(self, leases: Sequence[lease_.Lease],
-              witnesses: Sequence[lease_.Lease] = ()
+              witnesses: Sequence[lease_.Lease] = (),
+              beat: Callable[[], None] = lambda: None,
               ) -> dict[lease_.Key, decide.Word]:
         """Return the cloud's word about each lease's holder.
 
-        :param witnesses: leases whose holders are certainly there. A Neutron
-            that knows none of them does not show us all there is (credentials
-            without the right to see other projects' ports), and its "not
-            there" counts for nothing.
+        That a Neutron has nothing proves nothing: it may be another one, or
+        restored without its data, or not show us what it has. So "gone" is
+        believed only of one that has what must be there: one of the
+        witnesses, or the network of the port that it does not have.
+
+        :param witnesses: leases whose holders are certainly there.
+        :param beat: called at each lease, as a sign of life.
         """
         words = {lease.key: decide.Word.UNKNOWN for lease in leases}
         try:
-            if witnesses and not self._ports(one.mac for one in witnesses):
-                LOG.error(
-                    'Neutron knows none of the guests that answer here: may '
-                    'the user in [cloud] see the ports of all projects? '
-                    'Nothing is released.')
+            if not self._cloud.sees_all_projects():
+                LOG.error('The user in [cloud] has not the role admin, so '
+                          'that what is not shown may be there all the same. '
+                          'Nothing is released.')
                 return words
+            sound = bool(witnesses)
+            if sound and not self._ports(one.mac for one in witnesses):
+                LOG.error('Neutron knows none of the guests that answer '
+                          'here: does [cloud] name the right cloud and '
+                          'region? Nothing is released.')
+                return words
+            networks: dict[str | None, bool] = {}
             for start in range(0, len(leases), BATCH):
                 batch = leases[start:start + BATCH]
                 ports = self._ports(lease.mac for lease in batch)
                 for lease in batch:
-                    words[lease.key] = self._word(lease, lease.mac in ports)
+                    beat()
+                    word = self._word(lease, lease.mac in ports)
+                    if word is decide.Word.GONE and not (
+                            sound or self._has(lease.network_id, networks)):
+                        word = decide.Word.UNKNOWN
+                    words[lease.key] = word
         except exceptions.CloudUnavailable as exc:
             LOG.warning('The cloud cannot be asked, nothing more is released '
                         'in this pass: %s', exc)
         return words
+
+    def _has(self, network_id: str | None,
+             known: dict[str | None, bool]) -> bool:
+        if network_id not in known:
+            known[network_id] = self._cloud.has_network(network_id)
+            if not known[network_id]:
+                LOG.error('Neutron has not %s: does [cloud] name the right '
+                          'cloud and region? Nothing is released there.',
+                          f'network {network_id}' if network_id
+                          else 'a single network')
+        return known[network_id]
 
     def _word(self, lease: lease_.Lease, has_port: bool) -> decide.Word:
         if not lease.identified:

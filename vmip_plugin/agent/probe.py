@@ -10,15 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Asks guests whether they are there, by unicast ARP.
+"""Asks guests whether they are there, by unicast ARP or NDP.
 
-A probe comes from 0.0.0.0 (RFC 5227 section 2.1.1), so that the agent needs
-no address of its own, and goes to the guest's own MAC: nobody else sees it,
-and nobody who has taken over the address answers in the guest's stead.
+An ARP probe comes from 0.0.0.0 (RFC 5227 section 2.1.1), so that the agent
+needs no address of its own, a neighbour solicitation (RFC 4861 section 7.2)
+from the link-local address of its MAC. Both go to the guest's own MAC: nobody
+else sees them, and nobody who has taken over the address answers in the
+guest's stead.
 """
 
 from collections.abc import Collection, Iterable
 import contextlib
+import ipaddress
 import selectors
 import time
 
@@ -78,7 +81,7 @@ class Prober:
         for name in self._interfaces:
             try:
                 links[name] = stack.enter_context(
-                    link.Link(name, link.ARP_FILTER, timeout=0))
+                    link.Link(name, link.ANSWER_FILTER, timeout=0))
             except OSError as exc:
                 LOG.warning('Cannot probe on %s: %s', name, exc)
         return links
@@ -97,8 +100,7 @@ class Prober:
                     opened = links[name]
                     if name not in macs:
                         macs[name] = opened.mac
-                    opened.send(frames.build_arp_request(
-                        macs[name], lease.mac, lease.address, lease.vlan))
+                    opened.send(_probe(macs[name], lease))
                 except (KeyError, OSError):
                     unsent.add(lease.key)
         return unsent
@@ -118,11 +120,19 @@ class Prober:
         try:
             while (got := opened.receive()) is not None:
                 with contextlib.suppress(frames.FrameError):
-                    reply = frames.parse_arp_reply(got[0])
+                    reply = frames.parse_answer(got[0])
                     silent.discard((str(reply.address), reply.mac))
         except OSError as exc:
             LOG.warning('Cannot probe on %s: %s', opened.name, exc)
             selector.unregister(opened)
+
+
+def _probe(source: str, lease: lease_.Lease) -> bytes:
+    if isinstance(lease.address, ipaddress.IPv6Address):
+        return frames.build_solicitation(source, lease.mac, lease.address,
+                                         lease.vlan)
+    return frames.build_arp_request(source, lease.mac, lease.address,
+                                    lease.vlan)
 
 
 def where(lease: lease_.Lease, interfaces: Collection[str]

@@ -13,8 +13,9 @@
 """Gives a lease back to its DHCP server in its holder's name."""
 
 from collections.abc import Collection
+import contextlib
+import functools
 import ipaddress
-import socket
 import time
 
 from vmip_plugin.agent import frames
@@ -22,9 +23,12 @@ from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import link
 from vmip_plugin.agent import probe
 from vmip_plugin.dhcp import packet
+from vmip_plugin.dhcp import packet6
 from vmip_plugin import exceptions
+from vmip_plugin import types
 
-_SO_BINDTODEVICE = 25
+# of packet6.SERVERS (RFC 2464 section 7)
+_SERVERS_MAC = '33:33:00:01:00:02'
 _REACHED_AGE = 60.0
 _REACHED_LIMIT = 1000
 
@@ -34,14 +38,17 @@ class ReleaseError(exceptions.VmipError):
 
 
 class Releaser:
-    """Sends DHCPRELEASE (RFC 2131 section 4.4.6).
+    """Sends DHCPRELEASE (RFC 2131 section 4.4.6) and its like of DHCPv6.
+
+    That is RELEASE (RFC 8415 section 18.2.7).
 
     The Ethernet source is always the agent's own: the guest's would move it
     in the switches' tables.
 
     :param interfaces: those of the agent.
-    :param source: ``guest``: the IP source is the lease's address;
-        ``agent``: it is the interface's own.
+    :param source: ``guest``: the IP source is the lease's address, and at a
+        later try the interface's own, if it has one; ``agent``: always the
+        interface's own.
     :param timeout: seconds waited for the server's answer to ARP.
     """
 
@@ -69,7 +76,7 @@ class Releaser:
 
     def _answers(self, name: str, server: ipaddress.IPv4Address) -> bool:
         try:
-            with link.Link(name, link.ARP_FILTER,
+            with link.Link(name, link.ANSWER_FILTER,
                            timeout=self._timeout) as opened:
                 return (server == opened.address
                         or self._resolve(opened, server, None) is not None)
@@ -82,38 +89,76 @@ class Releaser:
         :param client_id: what option 61 says; None leaves it out.
         :raises ReleaseError: it could not be sent.
         """
-        assert lease.dhcp_server is not None
-        payload = packet.build_release(
-            lease.address, lease.mac, lease.dhcp_server, client_id)
+        send = (self._send6 if lease.address.version == 6
+                else functools.partial(self._send4, client_id=client_id))
         errors = []
         names = probe.where(lease, self._interfaces)
         for name in names:
             try:
-                self._send(name, lease, lease.dhcp_server, payload)
+                with link.Link(name, link.ANSWER_FILTER,
+                               timeout=self._timeout) as opened:
+                    send(opened, lease)
             except (OSError, ReleaseError) as exc:
                 errors.append(f'{name}: {exc}')
         if len(errors) == len(names):
             raise ReleaseError('; '.join(errors))
 
-    def _send(self, name: str, lease: lease_.Lease,
-              server: ipaddress.IPv4Address, payload: bytes) -> None:
-        with link.Link(name, link.ARP_FILTER,
-                       timeout=self._timeout) as opened:
-            mac = self._server_mac(opened, lease, server)
-            if mac == opened.mac:
-                _send_local(name, server, payload)
-                return
-            source = (lease.address if self._source == 'guest'
-                      else opened.address)
-            if source is None:
-                raise ReleaseError(
-                    'the interface has no address to send from, and [agent] '
-                    'source is "agent"')
-            opened.send(frames.build_datagram(frames.Datagram(
-                source=opened.mac, destination=mac, vlan=lease.vlan,
-                source_ip=source, destination_ip=server,
-                source_port=packet.CLIENT_PORT,
-                destination_port=packet.SERVER_PORT, payload=payload)))
+    def _send4(self, opened: link.Link, lease: lease_.Lease,
+               client_id: bytes | None) -> None:
+        server = lease.dhcp_server
+        assert isinstance(lease.address, ipaddress.IPv4Address)
+        assert isinstance(server, ipaddress.IPv4Address)
+        payload = packet.build_release(lease.address, lease.mac, server,
+                                       client_id)
+        mac = self._server_mac(opened, lease, server)
+        if mac == opened.mac:
+            # A bridge does not hand its own frames up to its own host: a
+            # server that runs here gets a plain datagram, for which the
+            # source does not matter. Kea and dhcpd do not read that, but
+            # raw frames, and of those also what goes out.
+            opened.send_datagram(payload, server, packet.SERVER_PORT)
+        source = self._source_address(opened, lease)
+        if source is None:
+            raise ReleaseError(
+                'the interface has no address to send from, and [agent] '
+                'source is "agent"')
+        opened.send(frames.build_datagram(frames.Datagram(
+            source=opened.mac, destination=mac, vlan=lease.vlan,
+            source_ip=source, destination_ip=server,
+            source_port=packet.CLIENT_PORT,
+            destination_port=packet.SERVER_PORT, payload=payload)))
+
+    def _send6(self, opened: link.Link, lease: lease_.Lease) -> None:
+        # To all servers and relays of the link, as the guest would send it:
+        # the server's DUID says which one is meant. A DHCPv6 server looks at
+        # the interface, and at no source address.
+        assert isinstance(lease.address, ipaddress.IPv6Address)
+        if lease.client_id is None or lease.server_duid is None or (
+                lease.iaid is None):
+            raise ReleaseError('its DUIDs were never overheard')
+        payload = packet6.build_release(
+            lease.address, lease.iaid, lease.client_id, lease.server_duid)
+        if lease.vlan is None and (
+                lease.dhcp_server_mac == opened.mac or lease.tries):
+            # For a server that runs here, see above; a bridge may have
+            # another MAC by now than when it answered.
+            with contextlib.suppress(OSError):
+                opened.send_datagram(payload, packet6.SERVERS,
+                                     packet6.SERVER_PORT)
+        opened.send(frames.build_datagram(frames.Datagram(
+            source=opened.mac, destination=_SERVERS_MAC, vlan=lease.vlan,
+            source_ip=frames.link_local(opened.mac),
+            destination_ip=packet6.SERVERS,
+            source_port=packet6.CLIENT_PORT,
+            destination_port=packet6.SERVER_PORT, payload=payload)))
+
+    def _source_address(self, opened: link.Link, lease: lease_.Lease
+                        ) -> types.Address | None:
+        # What is dropped on the way for its source (rp_filter, the rules of a
+        # switch) is not told of, so that a later try has another one.
+        if self._source == 'guest':
+            return lease.tries and opened.address or lease.address
+        return opened.address
 
     def _server_mac(self, opened: link.Link, lease: lease_.Lease,
                     server: ipaddress.IPv4Address) -> str:
@@ -141,19 +186,9 @@ class Releaser:
             if got is None:
                 break
             try:
-                reply = frames.parse_arp_reply(got[0])
+                reply = frames.parse_answer(got[0])
             except frames.FrameError:
                 continue
             if reply.address == server:
                 return reply.mac
         return None
-
-
-def _send_local(name: str, server: ipaddress.IPv4Address,
-                payload: bytes) -> None:
-    # A bridge does not hand its own frames up to its own host: a server that
-    # runs here gets a plain datagram, for which the source does not matter.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(
-            socket.SOL_SOCKET, _SO_BINDTODEVICE, name.encode() + b'\0')
-        sock.sendto(payload, (str(server), packet.SERVER_PORT))

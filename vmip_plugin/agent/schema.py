@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The table of the agent's store."""
+"""The table of the agent's store, and how it came to be.
 
-#: what PRAGMA user_version says of a file with this schema
-VERSION = 1
+``PRAGMA user_version`` says how many of the steps a file has had.
+"""
 
-SCHEMA = """
+_FIRST = """
 CREATE TABLE lease (
     address TEXT NOT NULL,
     mac TEXT NOT NULL,
@@ -41,3 +41,26 @@ CREATE INDEX lease_client ON lease (client_id);
 CREATE INDEX lease_eviction ON lease (
     port_id IS NOT NULL OR server_id IS NOT NULL, confirmed, last_seen);
 """
+
+_VERDICTS = """
+ALTER TABLE lease ADD COLUMN verdict TEXT;
+ALTER TABLE lease ADD COLUMN reason TEXT;
+ALTER TABLE lease ADD COLUMN decided_at REAL;
+"""
+
+_NETWORK = 'ALTER TABLE lease ADD COLUMN network_id TEXT'
+
+_REMOTE = """
+ALTER TABLE lease ADD COLUMN remote INTEGER NOT NULL DEFAULT 0;
+DROP INDEX lease_eviction;
+CREATE INDEX lease_eviction ON lease (
+    remote DESC, port_id IS NOT NULL OR server_id IS NOT NULL, confirmed,
+    last_seen);
+"""
+
+_DHCPV6 = """
+ALTER TABLE lease ADD COLUMN server_duid BLOB;
+ALTER TABLE lease ADD COLUMN iaid INTEGER;
+"""
+
+MIGRATIONS = (_FIRST, _VERDICTS, _NETWORK, _REMOTE, _DHCPV6)

@@ -19,8 +19,12 @@ import time
 
 from oslo_log import log as logging
 
+from vmip_plugin.agent import frames
 from vmip_plugin.agent import link
 from vmip_plugin.agent import tracker
+from vmip_plugin.agent import tracker6
+from vmip_plugin import health
+from vmip_plugin import metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -28,6 +32,27 @@ LOG = logging.getLogger(__name__)
 #: first, and the longest
 BACKOFF = (0.25, 4.0)
 _COUNT_EVERY = 30.0
+#: most seconds between two turns
+_HUNG = 60.0
+
+
+class Listener:
+    """Understands the DHCP of both versions on one interface."""
+
+    def __init__(self, interface: str) -> None:
+        self._four = tracker.Tracker(interface)
+        self._six = tracker6.Tracker6(interface)
+
+    def hear(self, frame: bytes, vlan: int | None = None
+             ) -> tracker.Overheard | None:
+        """Return what a frame says about a lease, or None.
+
+        :raises ValueError: the frame holds no sound DHCP message.
+        """
+        datagram = frames.parse_datagram(frame, vlan)
+        if datagram.source_ip.version == 6:
+            return self._six.take(datagram)
+        return self._four.take(datagram)
 
 
 class Snoop(threading.Thread):
@@ -45,6 +70,9 @@ class Snoop(threading.Thread):
         self.interface = interface
         #: frames that were no sound DHCP message
         self.malformed = 0
+        #: whether the interface is there and open
+        self.listening = False
+        self.pulse = health.Pulse(self.name, _HUNG)
         self._emit = emit
         self._halt = stop
 
@@ -52,12 +80,15 @@ class Snoop(threading.Thread):
         delay = BACKOFF[0]
         while not self._halt.is_set():
             began = time.monotonic()
+            self.pulse.beat()
             try:
-                with link.Link(self.interface, link.DHCP_FILTER,
+                with link.Ring(self.interface, link.DHCP_FILTER,
                                promiscuous=True) as opened:
                     LOG.info('Listening for DHCP on %s', self.interface)
+                    self.listening = True
                     self._listen(opened)
             except OSError as exc:
+                self.listening = False
                 if time.monotonic() - began > BACKOFF[1]:
                     delay = BACKOFF[0]
                 LOG.warning('Cannot listen on %s, trying again in %.2f s: %s',
@@ -66,17 +97,19 @@ class Snoop(threading.Thread):
                 delay = min(2 * delay, BACKOFF[1])
             except Exception:
                 # A thread that ends is deaf for ever.
+                self.listening = False
                 LOG.exception('Listening on %s failed', self.interface)
                 self._halt.wait(BACKOFF[1])
 
-    def _listen(self, opened: link.Link) -> None:
-        listener = tracker.Tracker(self.interface)
+    def _listen(self, opened: link.Ring) -> None:
+        listener = Listener(self.interface)
         drops, count_at = 0, time.monotonic() + _COUNT_EVERY
         while not self._halt.is_set():
-            got = opened.receive()
-            if got is not None:
-                self._hear(listener, *got)
-            elif not opened.current():
+            got = opened.receive_all()
+            self.pulse.beat()
+            for frame, vlan in got:
+                self._hear(listener, frame, vlan)
+            if not got and not opened.current():
                 raise OSError(errno.ENODEV, 'the interface was replaced')
             if time.monotonic() > count_at:
                 count_at = time.monotonic() + _COUNT_EVERY
@@ -86,12 +119,13 @@ class Snoop(threading.Thread):
                         opened.drops - drops, self.interface)
                     drops = opened.drops
 
-    def _hear(self, listener: tracker.Tracker, frame: bytes,
+    def _hear(self, listener: Listener, frame: bytes,
               vlan: int | None) -> None:
         try:
             heard = listener.hear(frame, vlan)
         except ValueError as exc:
             self.malformed += 1
+            metrics.MALFORMED.inc()
             LOG.debug('Ignored a frame on %s: %s', self.interface, exc)
             return
         if heard is not None:

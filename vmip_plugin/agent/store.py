@@ -16,17 +16,20 @@ Whatever a method has returned from survives a kill and a reboot. Addresses
 and MACs are kept as text, times in seconds since the epoch.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
+import functools
 import ipaddress
 import sqlite3
 import threading
 import time
 
+from vmip_plugin.agent import decide
 from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import schema
 from vmip_plugin.agent import tracker
 from vmip_plugin import exceptions
+from vmip_plugin import types
 
 #: Most leases of one MAC: else one guest could push out all the others'.
 MAC_LIMIT = 16
@@ -42,34 +45,48 @@ _ALIVE = 'last_seen = max(last_seen, :seen), gone_since = NULL, tries = 0, ' \
 
 _TOUCH = f"""
 UPDATE lease SET {_ALIVE}, interface = :interface, vlan = :vlan
- WHERE address = :address AND mac = :mac"""
+ WHERE address = :address AND mac = :mac AND remote >= :remote"""
 
-_UPSERT = f"""
+_UPDATE = f"""
+UPDATE lease SET {_ALIVE}, interface = :interface, vlan = :vlan,
+    dhcp_server = :dhcp_server,
+    dhcp_server_mac = coalesce(:dhcp_server_mac, dhcp_server_mac),
+    client_id = :client_id, server_duid = :server_duid, iaid = :iaid,
+    lease_seconds = coalesce(:lease_seconds, lease_seconds),
+    confirmed = max(confirmed, :confirmed), remote = :remote
+ WHERE address = :address AND mac = :mac AND remote >= :remote"""
+
+# One that is there, and was not to be changed, is left alone.
+_INSERT = """
 INSERT INTO lease (address, mac, interface, vlan, dhcp_server,
                    dhcp_server_mac, client_id, lease_seconds, confirmed,
-                   first_seen, last_seen)
+                   first_seen, last_seen, remote, server_duid, iaid)
 VALUES (:address, :mac, :interface, :vlan, :dhcp_server, :dhcp_server_mac,
-        :client_id, :lease_seconds, :confirmed, :seen, :seen)
-ON CONFLICT (address, mac) DO UPDATE SET {_ALIVE},
-    interface = excluded.interface, vlan = excluded.vlan,
-    dhcp_server = excluded.dhcp_server,
-    dhcp_server_mac = coalesce(excluded.dhcp_server_mac, dhcp_server_mac),
-    client_id = excluded.client_id,
-    lease_seconds = coalesce(excluded.lease_seconds, lease_seconds),
-    confirmed = max(confirmed, excluded.confirmed)"""
+        :client_id, :lease_seconds, :confirmed, :seen, :seen, :remote,
+        :server_duid, :iaid)
+ON CONFLICT (address, mac) DO NOTHING"""
 
-# First who was never a guest, then who has no ACK, then the oldest.
+_SETTLED = 'tries = ?, reason = ?'
+
+# Whom the server has given the address, nobody else has it from it.
+_GIVEN_ON = """
+UPDATE lease SET tries = :tries, reason = :reason
+ WHERE address = :address AND mac != :mac AND released_at IS NOT NULL
+   AND dhcp_server = :dhcp_server AND interface IN ('', :interface)"""
+
+# First who is beyond a relay, then who was never a guest, then who has no
+# ACK, then the oldest.
 _EVICT = """
 DELETE FROM lease WHERE rowid IN (
     SELECT rowid FROM lease
-     ORDER BY port_id IS NOT NULL OR server_id IS NOT NULL, confirmed,
-              last_seen
+     ORDER BY remote DESC, port_id IS NOT NULL OR server_id IS NOT NULL,
+              confirmed, last_seen
      LIMIT max(0, (SELECT count(*) FROM lease) - ?))"""
 
 _EVICT_MAC = """
 DELETE FROM lease WHERE mac = :mac AND rowid NOT IN (
     SELECT rowid FROM lease WHERE mac = :mac
-     ORDER BY confirmed DESC, last_seen DESC LIMIT :limit)"""
+     ORDER BY remote, confirmed DESC, last_seen DESC LIMIT :limit)"""
 
 # Long past its end the server has it back without us.
 _PRUNE = """
@@ -103,6 +120,16 @@ class LeaseStore:
             raise exceptions.ConfigError(
                 f'[agent] store {path} cannot be used: {exc}') from exc
 
+    def check(self) -> str | None:
+        """Tell why nothing can be stored now; None: it can."""
+        try:
+            with self._transaction():
+                # as it is already, but written to the disk
+                self._set_version()
+        except sqlite3.Error as exc:
+            return f'it cannot be written: {exc}'
+        return None
+
     def close(self) -> None:
         with self._lock:
             self._db.close()
@@ -116,7 +143,7 @@ class LeaseStore:
         :raises sqlite3.Error: nothing was stored.
         """
         with self._transaction():
-            new = [one.mac for one in batch if self._record(one)]
+            new = [one.mac for one in _settled(batch) if self._record(one)]
             for mac in set(new):
                 self._db.execute(
                     _EVICT_MAC, {'mac': mac, 'limit': MAC_LIMIT})
@@ -124,7 +151,7 @@ class LeaseStore:
                 self._db.execute(_EVICT, (self._limit,))
             return len(new)
 
-    def add(self, address: ipaddress.IPv4Address, mac: str,
+    def add(self, address: types.Address, mac: str,
             dhcp_server: ipaddress.IPv4Address) -> None:
         """Store a lease that was not overheard but told."""
         self.record([tracker.Overheard(
@@ -139,14 +166,14 @@ class LeaseStore:
     def watched(self) -> list[lease_.Lease]:
         """Return the leases that may have to be released, oldest first."""
         return self._select(
-            'dhcp_server IS NOT NULL AND tries < ?'
+            'dhcp_server IS NOT NULL AND tries < ? AND NOT remote'
             ' AND (port_id IS NOT NULL OR server_id IS NOT NULL)'
             ' ORDER BY last_seen', (MAX_TRIES,))
 
     def latest(self, limit: int) -> list[lease_.Lease]:
         """Return the guests that were last known to be there."""
         return self._select(
-            'gone_since IS NULL'
+            'gone_since IS NULL AND NOT remote'
             ' AND (port_id IS NOT NULL OR server_id IS NOT NULL)'
             ' ORDER BY last_seen DESC LIMIT ?', (limit,))
 
@@ -169,16 +196,39 @@ class LeaseStore:
             (lease.mac, lease.client_id, str(lease.address))))
 
     def identify(self, key: lease_.Key, port_id: str | None,
-                 server_id: str | None) -> None:
+                 server_id: str | None, network_id: str | None = None
+                 ) -> None:
         """Note whose lease it is; what is known already stays."""
         self._update(
             'port_id = coalesce(port_id, ?),'
-            ' server_id = coalesce(server_id, ?)', (port_id, server_id),
-            [key])
+            ' server_id = coalesce(server_id, ?),'
+            ' network_id = coalesce(network_id, ?)',
+            (port_id, server_id, network_id), [key])
+
+    def page(self, after: lease_.Key | None, limit: int
+             ) -> list[lease_.Lease]:
+        """Return the next leases, in the order of their keys as text.
+
+        :param after: the last key of the page before; None begins.
+        """
+        return self._select(
+            '(address, mac) > (?, ?) ORDER BY address, mac LIMIT ?',
+            (*(after or ('', '')), limit))
 
     def looked(self, keys: Iterable[lease_.Key]) -> None:
         """Note that Neutron was asked for them."""
         self._update('looked_at = ?', (self._clock(),), keys)
+
+    def decided(self, decisions: Mapping[lease_.Key, decide.Decision]
+                ) -> None:
+        """Note what was decided about them, for whoever asks."""
+        now = self._clock()
+        with self._transaction():
+            self._db.executemany(
+                'UPDATE lease SET verdict = ?, reason = ?, decided_at = ?'
+                ' WHERE address = ? AND mac = ?',
+                [(one.verdict.value, one.reason, now, *key)
+                 for key, one in decisions.items()])
 
     def alive(self, keys: Iterable[lease_.Key]) -> None:
         """Note a sign of life: all suspicion is void."""
@@ -209,6 +259,10 @@ class LeaseStore:
                 (self._clock(), *lease.key, lease.gone_since,
                  lease.last_seen, lease.tries)).rowcount == 1
 
+    def settle(self, key: lease_.Key, reason: str) -> None:
+        """Note that its server has it no more: it is tried no further."""
+        self._update(_SETTLED, (MAX_TRIES, reason), [key])
+
     def unclaim(self, lease: lease_.Lease) -> None:
         """Take a try back: nothing could be sent."""
         self._update('tries = ?, released_at = ?',
@@ -223,37 +277,42 @@ class LeaseStore:
     def _record(self, one: tracker.Overheard) -> bool:
         """Store one thing; tell whether that made a row."""
         values = {
-            **{field: getattr(one, field) for field in (
-                'mac', 'interface', 'vlan', 'dhcp_server_mac', 'client_id',
-                'lease_seconds', 'seen')},
-            'address': str(one.address),
-            'dhcp_server': one.dhcp_server and str(one.dhcp_server),
+            **one._asdict(), 'address': _text(one.address),
+            'dhcp_server': one.dhcp_server and _text(one.dhcp_server),
             'confirmed': one.kind is tracker.Kind.GRANTED}
         if one.kind is tracker.Kind.ENDED:
-            self._db.execute(f'DELETE {_THIS}', values)
+            self._db.execute(
+                f'DELETE {_THIS} AND remote >= :remote', values)
         elif one.kind is tracker.Kind.REFUSED:
-            self._db.execute(f'DELETE {_THIS} AND NOT confirmed', values)
+            self._db.execute(f'DELETE {_THIS} AND NOT confirmed'
+                             ' AND remote >= :remote', values)
         elif one.dhcp_server is None:
             self._db.execute(_TOUCH, values)
         else:
-            known = self._db.execute(f'SELECT 1 {_THIS}', values).fetchone()
-            self._db.execute(_UPSERT, values)
-            return known is None
+            if one.kind is tracker.Kind.GRANTED and not one.remote:
+                self._db.execute(_GIVEN_ON, {
+                    **values, 'tries': MAX_TRIES,
+                    'reason': f'released, and given to {one.mac}'})
+            # Most leases are seen again and again.
+            return (not self._db.execute(_UPDATE, values).rowcount
+                    and self._db.execute(_INSERT, values).rowcount == 1)
         return False
 
     def _migrate(self, path: str) -> None:
         version = self._db.execute('PRAGMA user_version').fetchone()[0]
-        if version == schema.VERSION:
-            return
         tables = self._db.execute(
             'SELECT count(*) FROM sqlite_master').fetchone()[0]
-        if version or tables:
+        if version > len(schema.MIGRATIONS) or bool(version) != bool(tables):
             raise exceptions.ConfigError(
-                f'[agent] store {path} is not a store of this version: move '
-                'it away, and the agent learns the leases anew')
-        for statement in schema.SCHEMA.split(';'):
-            self._db.execute(statement)
-        self._db.execute(f'PRAGMA user_version = {schema.VERSION}')
+                f'[agent] store {path} is no store, or one of a later '
+                'version: move it away, and the agent learns the leases anew')
+        for script in schema.MIGRATIONS[version:]:
+            for statement in script.split(';'):
+                self._db.execute(statement)
+        self._set_version()
+
+    def _set_version(self) -> None:
+        self._db.execute(f'PRAGMA user_version = {len(schema.MIGRATIONS)}')
 
     def _select(self, where: str, values: Iterable[object] = ()
                 ) -> list[lease_.Lease]:
@@ -280,3 +339,27 @@ class LeaseStore:
                 self._db.execute('ROLLBACK')
                 raise
             self._db.execute('COMMIT')
+
+
+#: address to text; the same come again and again
+_text = functools.lru_cache(4096)(str)
+
+
+def _settled(batch: Iterable[tracker.Overheard]
+             ) -> Iterator[tracker.Overheard]:
+    """Leave out what a later grant of the same lease says once more."""
+    kept: list[tracker.Overheard | None] = []
+    last: dict[tuple[types.Address, str], int] = {}
+    for one in batch:
+        key = one.address, one.mac
+        at = last.get(key)
+        if (at is not None and one.kind is tracker.Kind.GRANTED
+                and one.lease_seconds is not None):
+            before = kept[at]
+            if (before is not None and before.remote == one.remote
+                    and before.kind in (tracker.Kind.REQUESTED,
+                                        tracker.Kind.GRANTED)):
+                kept[at] = None
+        last[key] = len(kept)
+        kept.append(one)
+    return (one for one in kept if one is not None)

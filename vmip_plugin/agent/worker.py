@@ -12,7 +12,8 @@
 
 """Checks leases, and releases those whose holders are gone."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+import dataclasses
 import heapq
 import itertools
 import threading
@@ -27,9 +28,12 @@ from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import probe
 from vmip_plugin.agent import release
 from vmip_plugin.agent import rpc
+from vmip_plugin.agent import servers as servers_
 from vmip_plugin.agent import store as store_
 from vmip_plugin import cloud as cloud_
 from vmip_plugin import exceptions
+from vmip_plugin import health
+from vmip_plugin import metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -46,21 +50,27 @@ LOOK_LIMIT = 5000
 DUE_LIMIT = 100000
 #: other guests probed along, who show that the cloud shows us its guests
 WITNESSES = 5
+#: most seconds that a pass takes: all its questions end with a time-out
+_HUNG = 600.0
+
+_SPARE = decide.Verdict.SPARE.value
 
 
 class Worker(threading.Thread):
     """The thread that probes, asks and releases.
 
+    :param servers: the DHCP servers that can be asked.
     :param settle: makes the store know all that was overheard till now;
         False if that was not possible.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, cloud: cloud_.Cloud,
-                 store: store_.LeaseStore, settle: Callable[[], bool],
-                 stop: threading.Event) -> None:
+                 store: store_.LeaseStore, servers: servers_.Servers,
+                 settle: Callable[[], bool], stop: threading.Event) -> None:
         super().__init__(name='worker', daemon=True)
         self._options = options = conf.agent
         self._store = store
+        self._servers = servers
         self._settle = settle
         self._halt = stop
         self._guests = guests.Guests(cloud, options.reclaim_shutoff)
@@ -76,11 +86,13 @@ class Worker(threading.Thread):
         self._news = False
         self._budget = options.max_releases
         self._told: set[lease_.Key] = set()
+        self.pulse = health.Pulse('worker', options.sweep_interval + _HUNG)
 
     def hint(self, hint: rpc.Hint) -> None:
         """Check a lease now, and again after the delay."""
         key = str(hint.address), hint.mac
-        if self._store.get(key) is None:
+        known = self._store.get(key)
+        if known is None or known.remote:
             if hint.dhcp_server is None:
                 LOG.debug('A hint about %s of %s, which was never overheard',
                           *key)
@@ -111,11 +123,14 @@ class Worker(threading.Thread):
         sweep_at = time.monotonic()
         while not self._halt.is_set():
             keys = self._wait(sweep_at)
+            self.pulse.beat()
             try:
                 if None in keys:
                     self.identify()
-                leases = [self._store.get(key) for key in keys if key]
-                self.check([lease for lease in leases if lease is not None])
+                leases = [lease for key in keys if key and (
+                    lease := self._store.get(key)) is not None]
+                self.check(leases)
+                self.verify(leases)
                 if time.monotonic() >= sweep_at:
                     sweep_at = time.monotonic() + self._options.sweep_interval
                     self.sweep()
@@ -150,9 +165,14 @@ class Worker(threading.Thread):
                             'trying again later: %s', exc)
                 return
             self._store.looked(ports)
+            self._store.decided({
+                one.key: decide.STRANGER if ports[one.key] is None
+                else decide.REMOTE for one in batch
+                if one.remote or ports[one.key] is None})
             for key, port in ports.items():
                 if port is not None:
-                    self._store.identify(key, port.id, port.device_id or None)
+                    self._store.identify(key, port.id, port.device_id or None,
+                                         port.network_id)
 
     def check(self, leases: Sequence[lease_.Lease], alone: bool = False
               ) -> None:
@@ -165,23 +185,23 @@ class Worker(threading.Thread):
             return
         others = [] if alone else self._others(leases)
         probes = self._prober.probe([*leases, *others])
-        answered = {key for key, result in probes.items()
+        answered = {key: decide.ANSWERS for key, result in probes.items()
                     if result is decide.Probe.ANSWERED}
         self._store.alive(answered)
-        self._told -= answered
+        self._store.decided(answered)
+        self._told -= answered.keys()
         silent = [lease for lease in leases if lease.key not in answered]
-        witnesses = [lease for key in list(answered)[:WITNESSES]
-                     if (lease := self._store.get(key)) is not None]
-        words = self._guests.words(silent, witnesses) if silent else {}
+        words = self._words(probes, [*leases, *others], silent,
+                            self.pulse.beat)
         if not self._settle():
             LOG.error('What was overheard cannot be stored: nothing is '
                       'released')
             return
-        now = time.time()
-        decisions = {lease.key: decide.decide(
-            probes[lease.key], words[lease.key], lease.gone_since, now,
-            self._options.confirm_delay, self._options.reclaim_shutoff)
-            for lease in silent}
+        decisions = self._decide(probes, words, silent)
+        metrics.VERDICTS.labels('answers').inc(len(leases) - len(silent))
+        for one in decisions.values():
+            metrics.VERDICTS.labels(one.verdict.value).inc()
+        self._store.decided(decisions)
         self._store.unsuspect(
             [key for key, one in decisions.items() if one.life])
         suspects = [key for key, one in decisions.items()
@@ -190,14 +210,88 @@ class Worker(threading.Thread):
         for key in suspects:
             LOG.debug('%s of %s: %s', *key, decisions[key].reason)
             self._schedule(self._options.confirm_delay, key)
-        for lease in silent:
-            if decisions[lease.key].verdict is decide.Verdict.RELEASE:
-                self._release(lease, decisions[lease.key].reason)
+        gone = [lease for lease in silent
+                if decisions[lease.key].verdict is decide.Verdict.RELEASE]
+        for lease in self._unsettled(gone):
+            self._release(lease, decisions[lease.key].reason)
+
+    def verify(self, leases: Sequence[lease_.Lease]) -> None:
+        """See what has become of those that are tried no further."""
+        self._unsettled([lease for lease in leases
+                         if lease.tries == store_.MAX_TRIES], last=True)
+
+    def _unsettled(self, leases: Sequence[lease_.Lease], last: bool = False
+                   ) -> list[lease_.Lease]:
+        """Return those that are to be released, for once or once more.
+
+        :param last: there will be no more.
+        """
+        held = self._servers.held([lease for lease in leases if lease.tries])
+        for key, found in held.items():
+            if found is None:
+                self._store.settle(key, 'released, and verified')
+                _count('asked for again', 'verified')
+                LOG.info('The DHCP server has no lease of %s for %s any '
+                         'more', *key)
+            elif last:
+                _count('asked for again', 'kept')
+                LOG.error('The DHCP server keeps the lease of %s for %s, '
+                          'after %d releases: see its log', *key,
+                          store_.MAX_TRIES)
+        return [lease for lease in leases
+                if held.get(lease.key, lease) is not None]
+
+    def look(self) -> rpc.Look:
+        """Judge every lease now, and change nothing.
+
+        May be called from any thread.
+        """
+        leases = [lease for lease in self._store.watched()
+                  if self._worth(lease)]
+        probes = self._prober.probe(leases)
+        silent = [lease for lease in leases
+                  if probes[lease.key] is not decide.Probe.ANSWERED]
+        words = self._words(probes, leases, silent)
+        decisions = self._decide(probes, words, silent)
+        now = time.time()
+        judged = [dataclasses.replace(
+            lease, verdict=one.verdict.value, reason=one.reason,
+            decided_at=now) for lease in silent
+            if (one := decisions[lease.key])]
+        judged.sort(key=lambda lease: lease.verdict == _SPARE)
+        return rpc.Look(len(leases), len(leases) - len(silent), judged)
+
+    def _words(self, probes: Mapping[lease_.Key, decide.Probe],
+               probed: Sequence[lease_.Lease],
+               silent: Sequence[lease_.Lease],
+               beat: Callable[[], None] = lambda: None,
+               ) -> dict[lease_.Key, decide.Word]:
+        if not silent:
+            return {}
+        answered = (lease for lease in probed
+                    if probes[lease.key] is decide.Probe.ANSWERED)
+        return self._guests.words(
+            silent, list(itertools.islice(answered, WITNESSES)), beat)
+
+    def _decide(self, probes: Mapping[lease_.Key, decide.Probe],
+                words: Mapping[lease_.Key, decide.Word],
+                silent: Sequence[lease_.Lease]
+                ) -> dict[lease_.Key, decide.Decision]:
+        now = time.time()
+        return {lease.key: decide.decide(
+            probes[lease.key], words[lease.key], lease.gone_since, now,
+            self._options.confirm_delay, self._options.reclaim_shutoff,
+            lease.remote) for lease in silent}
 
     def _release(self, lease: lease_.Lease, reason: str) -> None:
         if self._halt.is_set():
             return
         if lease.tries == 0 and self._budget <= 0:
+            return
+        if lease.address.version == 6 and self._store.ambiguous(lease):
+            # Without its client's DUID there is no RELEASE of DHCPv6.
+            LOG.info('%s of %s is left to its end: another guest has the '
+                     'same DUID or address', *lease.key)
             return
         if self._options.dry_run:
             if lease.key not in self._told:
@@ -210,29 +304,35 @@ class Worker(threading.Thread):
                      *lease.key)
             return
         try:
-            self._releaser.release(lease, self._client_id(lease))
+            if not self._servers.end(lease):
+                self._releaser.release(lease, self._client_id(lease))
         except release.ReleaseError as exc:
             self._store.unclaim(lease)
+            _count(reason, metrics.FAILED)
             LOG.warning('Cannot release %s of %s to %s: %s', lease.address,
                         lease.mac, lease.dhcp_server, exc)
             return
+        _count(reason, 'sent')
         if lease.tries == 0:
             self._budget -= 1
         LOG.info('Released %s of %s to %s: %s (try %d of %d)', lease.address,
                  lease.mac, lease.dhcp_server, reason, lease.tries + 1,
                  store_.MAX_TRIES)
-        if lease.tries + 1 < store_.MAX_TRIES:
-            self._schedule(RETRY_DELAY + 0.1, lease.key)
+        self._schedule(RETRY_DELAY + 0.1, lease.key)
 
     def _client_id(self, lease: lease_.Lease) -> bytes | None:
         # Every server takes a release without it, but finds the wrong lease
         # where one MAC has two; a wrong one is refused. So both are tried.
         if lease.tries % 2 or lease.client_id is None:
             return None
+        # Whose id it is that no server was heard to grant, nobody knows.
+        if not lease.confirmed:
+            return None
         return None if self._store.ambiguous(lease) else lease.client_id
 
     def _worth(self, lease: lease_.Lease) -> bool:
-        return (lease.identified and lease.dhcp_server is not None
+        return (lease.identified and not lease.remote
+                and lease.dhcp_server is not None
                 and lease.tries < store_.MAX_TRIES
                 and (lease.released_at is None
                      or not 0 <= time.time() - lease.released_at
@@ -271,3 +371,7 @@ class Worker(threading.Thread):
         while self._due and self._due[0][0] <= now:
             keys.append(heapq.heappop(self._due)[2])
         return keys
+
+
+def _count(reason: str, outcome: str) -> None:
+    metrics.LEASE_RELEASES.labels(reason, outcome).inc()

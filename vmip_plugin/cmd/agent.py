@@ -21,12 +21,13 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log as logging
-import oslo_messaging
 
 from vmip_plugin.agent import service
+from vmip_plugin import bus
 from vmip_plugin import cloud
 from vmip_plugin import conf as conf_
 from vmip_plugin import exceptions
+from vmip_plugin import health
 
 LOG = logging.getLogger(__name__)
 
@@ -54,20 +55,22 @@ def main(args: Sequence[str] | None = None) -> int:
                 'be asked before a lease is released')
         agent = service.Agent(conf, cloud.Cloud(conf), _transport(conf),
                               socket.gethostname())
+        stop = threading.Event()
+        health.serve(conf, agent.health(), stop)
     except (exceptions.ConfigError, cfg.Error) as exc:
         print(f'vmip-agent: {exc}', file=sys.stderr)
         return CONFIG_ERROR
     except PermissionError as exc:
-        print(f'vmip-agent: raw sockets are not allowed ({exc.strerror}): '
-              'run it as root or with CAP_NET_RAW', file=sys.stderr)
+        print(f'vmip-agent: {exc}: run it with CAP_NET_RAW, for interfaces '
+              'in other network namespaces also with CAP_SYS_ADMIN',
+              file=sys.stderr)
         return SYSTEM_ERROR
-    run(agent)
+    run(agent, stop)
     return 0
 
 
-def run(agent: service.Agent) -> None:
-    """Run an agent until SIGTERM or SIGINT."""
-    stop = threading.Event()
+def run(agent: service.Agent, stop: threading.Event) -> None:
+    """Run an agent until SIGTERM or SIGINT, which set the event."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     agent.start()
@@ -81,11 +84,8 @@ def _transport(conf: cfg.ConfigOpts) -> Any:
 
     :raises ConfigError: transport_url makes no sense.
     """
-    try:
-        transport = oslo_messaging.get_rpc_transport(conf)
-    except oslo_messaging.MessagingException as exc:
-        raise exceptions.ConfigError(f'transport_url: {exc}') from exc
-    if conf.transport_url == 'rabbit://':
+    transport = bus.rpc_transport(conf)
+    if not bus.is_named(conf):
         LOG.warning('No transport_url is configured: there will be no hints '
                     'from vmip-listener, only sweeps')
         return None

@@ -24,7 +24,8 @@ OPTS = [
         help='Bridges or other interfaces on which DHCP is overheard and '
              'from which probes and releases are sent. On a bridge, name the '
              'bridge itself: a single port of it does not see what the '
-             'server answers to the others.'),
+             'server answers to the others. NAMESPACE/INTERFACE is one in '
+             'the network namespace of that name; it needs CAP_SYS_ADMIN.'),
     cfg.StrOpt(
         'store', default='/var/lib/vmip/agent.sqlite',
         help='The file in which the agent keeps the leases it overheard.'),
@@ -57,9 +58,10 @@ OPTS = [
              'its address stays its own.'),
     cfg.StrOpt(
         'source', default='guest', choices=['guest', 'agent'],
-        help='Source address of a DHCPRELEASE: the guest\'s own, or the one '
-             'that the agent\'s interface has, where a spoofed source cannot '
-             'reach the server.'),
+        help='Source address of a DHCPRELEASE: the guest\'s own, and if that '
+             'does not help the one that the agent\'s interface has; or '
+             'always the latter, where a spoofed source cannot reach the '
+             'server.'),
 ]
 
 

@@ -50,6 +50,12 @@ class FileCloud:
             if port.mac in mac_address:
                 yield port
 
+    def sees_all_projects(self) -> bool:
+        return True
+
+    def has_network(self, network_id: str | None) -> bool:
+        return True
+
     def server_status(self, server_id: str) -> str | None:
         status: str | None = self._read()['servers'].get(server_id)
         return status
@@ -73,11 +79,11 @@ if __name__ == '__main__':
     serve = rpc.server
 
     def server(transport: Any, host: str,
-               take: Callable[[rpc.Hint], None]) -> Any:
+               take: Callable[[rpc.Hint], None], *endpoints: Any) -> Any:
         client = rpc.AgentClient(transport)
         signal.signal(signal.SIGUSR1, lambda *_: client.release_lease(
             **json.loads(pathlib.Path(path).read_text())['hint']))
-        return serve(transport, host, take)
+        return serve(transport, host, take, *endpoints)
 
     rpc.server = server
     setattr(cloud, 'Cloud', lambda conf: FileCloud(path))  # noqa: B010

@@ -127,6 +127,12 @@ class Lab(testtools.TestCase):
 
     #: dnsmasq on the bridge itself, in the agent's own namespace
     server_on_bridge = False
+    #: the agent reads dnsmasq's leases
+    ask_server = False
+    #: what the agent's command begins with
+    privileges: tuple[str, ...] = ()
+    #: where the agent runs; None: on the host with the bridge
+    agent_namespace: str | None = None
 
     def setUp(self) -> None:
         super().setUp()
@@ -224,25 +230,41 @@ class Lab(testtools.TestCase):
     def agent(self, transport_url: str = '', **options: Any
               ) -> subprocess.Popen[bytes]:
         """Start an agent; return when it listens."""
-        values = {
-            'interfaces': 'br0', 'store': self.path / 'agent.sqlite',
-            'sweep_interval': 1, 'confirm_delay': 1, 'probe_timeout': 0.1,
-            **options}
-        (self.path / 'vmip.conf').write_text(
-            '[DEFAULT]\ndebug = true\n'
-            + (f'transport_url = {transport_url}\n' if transport_url else '')
-            + '[cloud]\nauth_type = password\n[agent]\n'
-            + ''.join(f'{key} = {value}\n' for key, value in values.items()))
+        self.configure(transport_url, **options)
         heard = self.log().count('Listening for DHCP on')
-        process = self.start(
-            sys.executable, '-m', 'tests.functional.agent.daemon',
-            str(self.path / 'cloud.json'), '--config-file',
-            str(self.path / 'vmip.conf'), namespace=self.host,
-            log='agent.log')
+        process = self.daemon()
         wait_for(lambda: process.poll() is not None or self.log().count(
             'Listening for DHCP on') > heard, 20)
         self.assertIsNone(process.poll(), self.log())
         return process
+
+    def configure(self, transport_url: str = '', **options: Any) -> None:
+        """Write the agent's configuration."""
+        values = {
+            'interfaces': 'br0', 'store': self.path / 'agent.sqlite',
+            'sweep_interval': 1, 'confirm_delay': 1, 'probe_timeout': 0.1,
+            **options}
+        # as dnsmasq was started with, but for the folder it does not need
+        server = {
+            'driver': 'dnsmasq', 'hostsdir': self.path / 'hosts',
+            'pid_file': self.path / 'dnsmasq.pid',
+            'lease_file': self.path / 'dnsmasq.leases', 'server_id': SERVER}
+        (self.path / 'vmip.conf').write_text(
+            '[DEFAULT]\ndebug = true\n'
+            + (f'transport_url = {transport_url}\n' if transport_url else '')
+            + '[cloud]\nauth_type = password\n[agent]\n'
+            + ''.join(f'{key} = {value}\n' for key, value in values.items())
+            + ('[dhcp]\nservers = site\n[dhcp:site]\n' + ''.join(
+                f'{key} = {value}\n' for key, value in server.items())
+               if self.ask_server else ''))
+
+    def daemon(self) -> subprocess.Popen[bytes]:
+        return self.start(
+            *self.privileges, sys.executable, '-m',
+            'tests.functional.agent.daemon',
+            str(self.path / 'cloud.json'), '--config-file',
+            str(self.path / 'vmip.conf'),
+            namespace=self.agent_namespace or self.host, log='agent.log')
 
     def log(self) -> str:
         return (self.path / 'agent.log').read_text()

@@ -131,7 +131,7 @@ class WireTest(lab.Lab):
     """What a release looks like to the server."""
 
     def _released(self, vlan: int | None, **options: Any) -> list[str]:
-        watched = self.watch()
+        self.seen = watched = self.watch()
         self.agent(**options)
         guest = self.guest('g0')
         tag = b'' if vlan is None else b'\x81\0' + vlan.to_bytes(2, 'big')
@@ -162,6 +162,15 @@ class WireTest(lab.Lab):
                 'br0')
         source = self._released(None, source='agent')[2]
         self.assertEqual('10.9.8.2', source)
+
+    def test_other_source_at_a_later_try(self) -> None:
+        lab.run('ip', '-n', self.host, 'addr', 'add', '10.9.8.2/24', 'dev',
+                'br0')
+        self._released(None)
+        lab.wait_for(lambda: self.released(lab.POOL[0]) == 3, 10)
+        self.assertEqual([lab.POOL[0], '10.9.8.2', '10.9.8.2'], [
+            line.split()[3] for line in self.seen()
+            if line.startswith('RELEASE')])
 
     def test_vlan(self) -> None:
         seen = self._released(7)[:-1]
@@ -224,6 +233,50 @@ class HintTest(lab.Lab):
         agent.terminate()
         self.assertEqual(0, agent.wait(5))
         self.assertLess(time.monotonic() - began, 2)
+
+
+class VerifyTest(lab.Lab):
+    """The agent can read the server's leases."""
+
+    ask_server = True
+
+    def _gone(self) -> lab.Guest:
+        guest = self.guest('g0')
+        guest.udhcpc()
+        guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        return guest
+
+    def test_once(self) -> None:
+        self.agent()
+        guest = self._gone()
+        lab.wait_for(lambda: 'has no lease of' in self.log(), 15)
+        self.assertNotIn(guest.mac, self.leases().values())
+        time.sleep(3)
+        self.assertEqual(1, self.log().count('Released '))
+
+    def _deaf(self, *how: str) -> None:
+        lab.run('ip', '-n', self.host, 'link', 'set', 'tap-dhcp', *how)
+
+    def test_again_until_it_is_done(self) -> None:
+        self.agent()
+        guest = self._gone()
+        self._deaf('nomaster')
+        lab.wait_for(lambda: self.log().count('Released ') == 2, 15)
+        self.assertIn(guest.mac, self.leases().values())
+        self._deaf('master', 'br0')
+        lab.wait_for(lambda: 'has no lease of' in self.log(), 15)
+        self.assertEqual(3, self.log().count('Released '))
+
+    def test_server_keeps_it(self) -> None:
+        self.agent()
+        guest = self._gone()
+        self._deaf('nomaster')
+        lab.wait_for(lambda: 'keeps the lease' in self.log(), 20)
+        self.assertIn(guest.mac, self.leases().values())
+        self.assertEqual(3, self.log().count('Released '))
 
 
 class SpareTest(lab.Lab):
@@ -327,3 +380,61 @@ class SpareTest(lab.Lab):
         time.sleep(self.SWEEPS)
         self.assertEqual(0, self.released(address), self.log())
         self.assertIn(address, self.leases())
+
+
+class NamespaceTest(lab.Lab):
+    """The bridge is in another namespace than the agent."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.agent_namespace = self.namespace('agent')
+        self.options = {'interfaces': f'{self.host}/br0'}
+
+    def test_release(self) -> None:
+        self.agent(**self.options)
+        self._release('g0')
+
+    def _release(self, name: str) -> None:
+        guest = self.guest(name)
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: address not in self.leases(), 10)
+
+    def test_namespace_is_made_anew(self) -> None:
+        # The old one lives on as long as the agent has a socket in it.
+        other = self.namespace('other')
+        lab.run('ip', '-n', other, 'link', 'add', 'br0', 'type', 'bridge')
+        lab.run('ip', '-n', other, 'link', 'set', 'br0', 'up')
+        self.agent(interfaces=f'{other}/br0')
+        lab.run('ip', 'netns', 'del', other)
+        lab.run('ip', 'netns', 'add', other)
+        lab.wait_for(lambda: f'Cannot listen on {other}/br0' in self.log())
+        lab.run('ip', '-n', other, 'link', 'add', 'br0', 'type', 'bridge')
+        lab.run('ip', '-n', other, 'link', 'set', 'br0', 'up')
+        lab.wait_for(lambda: self.log().count(
+            f'Listening for DHCP on {other}/br0') == 2, 15)
+
+
+class ServerOnBridgeInNamespaceTest(NamespaceTest):
+    server_on_bridge = True
+
+
+class DocumentedTest(lab.Lab):
+    """The configuration of the documentation, all of it but its folder."""
+
+    def test_release(self) -> None:
+        text = (lab.ROOT / 'doc/examples/agent.conf').read_text()
+        (self.path / 'vmip.conf').write_text(
+            text.replace('/var/lib/vmip', str(self.path)))
+        self.daemon()
+        lab.wait_for(lambda: 'Listening for DHCP on br0' in self.log(), 20)
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        time.sleep(1.5)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: address not in self.leases(), 40)

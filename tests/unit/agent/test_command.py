@@ -20,6 +20,7 @@ from unittest import mock
 
 import testtools
 
+from vmip_plugin.agent import dhcp
 from vmip_plugin.agent import service
 from vmip_plugin.cmd import agent
 
@@ -68,7 +69,18 @@ class MainTest(testtools.TestCase):
         code, errors = self.main(
             CLOUD + '[agent]\ninterfaces = vmip-none\n')
         self.assertEqual(1, code)
-        self.assertIn('vmip-none: no interface', errors)
+        self.assertIn('vmip-none: [Errno 19] No such device', errors)
+
+    def test_interface_with_too_long_a_name(self) -> None:
+        _, errors = self.main(CLOUD + f'[agent]\ninterfaces = {"x" * 16}\n')
+        self.assertIn('No such device', errors)
+
+    def test_unknown_namespace(self) -> None:
+        for name in ('vmip-none/lo', '../x/lo', '../lo'):
+            code, errors = self.main(
+                CLOUD + f'[agent]\ninterfaces = {name}\n')
+            self.assertEqual(1, code)
+            self.assertIn(f'[agent] interfaces: {name}: ', errors)
 
     def test_no_permission(self) -> None:
         with mock.patch('socket.socket', side_effect=(
@@ -89,6 +101,17 @@ class MainTest(testtools.TestCase):
             '[DEFAULT]\ntransport_url = nonsense://\n' + CLOUD)
         self.assertEqual(1, code)
         self.assertIn('transport_url', errors)
+
+    def test_starts_without_dhcp_servers(self) -> None:
+        with mock.patch.object(service, 'check_interfaces'), \
+                mock.patch.object(agent, 'run') as run, \
+                self.assertLogs(dhcp.LOG.logger, 'ERROR') as logs:
+            code, errors = self.main(
+                CLOUD + '[dhcp]\nservers = a\n[dhcp:a]\ndriver = none-such\n'
+                '[agent]\ninterfaces = lo\n' + self.store)
+        self.assertEqual((0, ''), (code, errors))
+        self.assertIn('none-such', logs.output[0])
+        run.call_args.args[0]._store.close()
 
     def test_starts_without_bus(self) -> None:
         with mock.patch.object(service, 'check_interfaces'), \

@@ -77,9 +77,11 @@ class DatagramTest(testtools.TestCase):
 
     @hypothesis.given(strategies.binary(max_size=100))
     def test_random(self, frame: bytes) -> None:
-        for parse in (frames.parse_datagram, frames.parse_arp_reply):
+        for parse in (frames.parse_datagram, frames.parse_answer,
+                      frames.parse_arp_reply):
             for start in (b'', bytes(12) + b'\x08\x00\x45',
-                          bytes(12) + b'\x81\0', bytes(12) + b'\x08\x06'):
+                          bytes(12) + b'\x81\0', bytes(12) + b'\x08\x06',
+                          bytes(12) + b'\x86\xdd\x60'):
                 try:
                     parse(start + frame)
                 except frames.FrameError:
@@ -107,7 +109,7 @@ class ArpTest(testtools.TestCase):
             frames.build_arp_request(AGENT, GUEST, ADDRESS, 9)[12:18])
 
     def test_reply(self) -> None:
-        self.assertEqual(frames.ArpReply(GUEST, ADDRESS),
+        self.assertEqual(frames.Answer(GUEST, ADDRESS),
                          frames.parse_arp_reply(arp_reply()))
 
     def test_reply_in_anothers_name(self) -> None:
@@ -118,6 +120,88 @@ class ArpTest(testtools.TestCase):
         self.assertRaises(
             frames.FrameError, frames.parse_arp_reply,
             frames.build_arp_request(AGENT, GUEST, ADDRESS))
+
+
+SIX = ipaddress.IPv6Address('2001:db8::10')
+
+
+def datagram6(vlan: int | None = None, payload: bytes = b'abc',
+              ports: tuple[int, int] = (546, 547)) -> frames.Datagram:
+    return frames.Datagram(
+        GUEST, AGENT, vlan, frames.link_local(GUEST),
+        ipaddress.IPv6Address('ff02::1:2'), *ports, payload)
+
+
+def advertisement(target_mac: str = GUEST, flags: int = 0x60,
+                  limit: int = 255, option_size: int = 1) -> bytes:
+    payload = (bytes((136, 0, 0, 0, flags, 0, 0, 0)) + SIX.packed
+               + bytes((2, option_size))
+               + bytes.fromhex(target_mac.replace(':', '')))
+    return (bytes.fromhex((AGENT + GUEST).replace(':', '')) + b'\x86\xdd'
+            + frames._ipv6(58, limit, SIX.packed,
+                           frames.link_local(AGENT).packed, payload, 2))
+
+
+class SixTest(testtools.TestCase):
+    def test_round_trip(self) -> None:
+        for vlan in (None, 7):
+            for payload in (b'', b'a', bytes(300)):
+                one = datagram6(vlan, payload)
+                self.assertEqual(one, frames.parse_datagram(
+                    frames.build_datagram(one)))
+
+    def test_checksum(self) -> None:
+        for frame in (frames.build_datagram(datagram6(payload=b'odd')),
+                      frames.build_solicitation(AGENT, GUEST, SIX)):
+            size = int.from_bytes(frame[18:20], 'big')
+            self.assertEqual(0, frames._checksum(
+                frame[22:54] + size.to_bytes(4, 'big')
+                + frame[20:21].rjust(4, b'\0') + frame[54:54 + size]))
+
+    def test_link_local(self) -> None:
+        # the example of RFC 4291 appendix A, more or less
+        self.assertEqual(ipaddress.IPv6Address('fe80::f816:3eff:fe00:1'),
+                         frames.link_local(GUEST))
+
+    def test_truncated(self) -> None:
+        frame = frames.build_datagram(datagram6(payload=bytes(20)))
+        for size in range(len(frame)):
+            self.assertRaises(frames.FrameError, frames.parse_datagram,
+                              frame[:size])
+
+    def test_solicitation(self) -> None:
+        frame = frames.build_solicitation(AGENT, GUEST, SIX)
+        self.assertEqual(bytes.fromhex(GUEST.replace(':', '')), frame[:6])
+        self.assertEqual(255, frame[21])
+        self.assertEqual(SIX.packed, frame[62:78])
+        self.assertRaises(frames.FrameError, frames.parse_answer, frame)
+
+    def test_advertisement(self) -> None:
+        self.assertEqual(frames.Answer(GUEST, SIX),
+                         frames.parse_answer(advertisement()))
+        for wrong in (advertisement(target_mac=AGENT),
+                      advertisement(flags=0x20), advertisement(limit=64),
+                      advertisement(option_size=0),
+                      advertisement()[:60], advertisement()[:54]):
+            self.assertRaises(frames.FrameError, frames.parse_answer, wrong)
+
+    def test_filters(self) -> None:
+        takes = FilterTest.takes
+        case = FilterTest('takes')
+        tag = b'\x81\0\0\x09'
+        for vlan in (None, 9):
+            for ports, taken in {(546, 547): True, (547, 546): True,
+                                 (1, 547): True, (546, 1): True,
+                                 (53, 1): False}.items():
+                frame = frames.build_datagram(datagram6(vlan, ports=ports))
+                self.assertEqual(taken, takes(case, link.DHCP_FILTER, frame))
+        answer = advertisement()
+        for frame in (answer, answer[:12] + tag + answer[12:]):
+            self.assertTrue(takes(case, link.ANSWER_FILTER, frame))
+            self.assertFalse(takes(case, link.DHCP_FILTER, frame))
+        for frame in (frames.build_solicitation(AGENT, GUEST, SIX),
+                      frames.build_solicitation(AGENT, GUEST, SIX, 9)):
+            self.assertFalse(takes(case, link.ANSWER_FILTER, frame))
 
 
 class FilterTest(testtools.TestCase):
@@ -141,7 +225,7 @@ class FilterTest(testtools.TestCase):
                 self.assertEqual(dhcp, self.takes(link.DHCP_FILTER, frame))
                 self.assertEqual(
                     not dhcp and frame[21] == 2,
-                    self.takes(link.ARP_FILTER, frame))
+                    self.takes(link.ANSWER_FILTER, frame))
 
     def test_dhcp(self) -> None:
         for vlan in (None, 9):
@@ -166,10 +250,10 @@ class FilterTest(testtools.TestCase):
         request = frames.build_arp_request(AGENT, GUEST, ADDRESS)
         reply = arp_reply()
         tag = b'\x81\0\0\x09'
-        self.assertTrue(self.takes(link.ARP_FILTER, reply))
+        self.assertTrue(self.takes(link.ANSWER_FILTER, reply))
         self.assertTrue(self.takes(
-            link.ARP_FILTER, reply[:12] + tag + reply[12:]))
-        self.assertFalse(self.takes(link.ARP_FILTER, request))
+            link.ANSWER_FILTER, reply[:12] + tag + reply[12:]))
+        self.assertFalse(self.takes(link.ANSWER_FILTER, request))
         self.assertFalse(self.takes(
-            link.ARP_FILTER, request[:12] + tag + request[12:]))
+            link.ANSWER_FILTER, request[:12] + tag + request[12:]))
         self.assertFalse(self.takes(link.NOTHING, reply))

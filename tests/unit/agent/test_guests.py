@@ -33,7 +33,7 @@ def port(port_id: str = 'port', mac: str = MAC, server: str = 'server',
          owner: str = 'compute:nova', address: str = str(ADDRESS)
          ) -> cloud_.Port:
     return cloud_.Port(
-        id=port_id, network_id='', project_id='', mac=mac,
+        id=port_id, network_id='network', project_id='', mac=mac,
         addresses=(('', ipaddress.IPv4Address(address)),), device_id=server,
         device_owner=owner, status='ACTIVE')
 
@@ -47,7 +47,10 @@ def lease(mac: str = MAC, port_id: str | None = 'port',
         'dhcp_server_mac': None, 'client_id': None, 'lease_seconds': 60,
         'confirmed': True, 'first_seen': 0.0, 'last_seen': 0.0,
         'port_id': port_id, 'server_id': server_id, 'looked_at': None,
-        'gone_since': None, 'tries': 0, 'released_at': None, **changes})
+        'gone_since': None, 'tries': 0, 'released_at': None,
+        'verdict': None, 'reason': None, 'decided_at': None,
+        'network_id': 'network', 'remote': False,
+        'server_duid': None, 'iaid': None, **changes})
 
 
 class FakeCloud:
@@ -56,6 +59,8 @@ class FakeCloud:
     def __init__(self) -> None:
         self.has: list[cloud_.Port] = []
         self.statuses: dict[str, str] = {}
+        self.networks = {'network'}
+        self.admin = True
         self.down: set[str] = set()
         self.asked: list[list[str]] = []
 
@@ -73,6 +78,15 @@ class FakeCloud:
         # as with pages: in the middle of the list
         self._ask('ports')
 
+    def sees_all_projects(self) -> bool:
+        self._ask('keystone')
+        return self.admin
+
+    def has_network(self, network_id: str | None) -> bool:
+        self._ask('network')
+        return bool(self.networks if network_id is None
+                    else network_id in self.networks)
+
     def server_status(self, server_id: str) -> str | None:
         self._ask('server')
         return self.statuses.get(server_id)
@@ -89,6 +103,13 @@ class GuestsTest(testtools.TestCase):
         one = one or lease()
         words = guests.Guests(self.api, shutoff).words([one], witnesses)
         return words[one.key]
+
+    def test_signs_of_life(self) -> None:
+        """A pass over many leases is long, and is no pass that hangs."""
+        beats: list[None] = []
+        found = [lease(address=ADDRESS + n) for n in range(guests.BATCH + 1)]
+        guests.Guests(self.api).words(found, beat=lambda: beats.append(None))
+        self.assertEqual(len(found), len(beats))
 
     def test_gone(self) -> None:
         self.assertEqual(Word.GONE, self.word())
@@ -132,7 +153,7 @@ class GuestsTest(testtools.TestCase):
             lease(port_id=None, server_id=None)))
 
     def test_unavailable(self) -> None:
-        for down in ('port', 'ports', 'server'):
+        for down in ('keystone', 'network', 'port', 'ports', 'server'):
             self.cloud.down = {down}
             self.assertEqual(Word.UNKNOWN, self.word())
             self.assertEqual(Word.UNKNOWN, self.word(shutoff=True))
@@ -151,6 +172,21 @@ class GuestsTest(testtools.TestCase):
         self.assertEqual(Word.UNKNOWN, self.word(witnesses=(witness,)))
         self.cloud.has = [port('w', witness.mac)]
         self.assertEqual(Word.GONE, self.word(witnesses=(witness,)))
+
+    def test_not_admin(self) -> None:
+        self.cloud.admin = False
+        self.assertEqual(Word.UNKNOWN, self.word())
+
+    def test_empty_cloud(self) -> None:
+        witness = lease('fa:16:3e:00:00:09')
+        self.cloud.has = [port('w', witness.mac)]
+        self.cloud.networks = set()
+        for one in (lease(), lease(network_id=None)):
+            self.assertEqual(Word.UNKNOWN, self.word(one))
+            self.assertEqual(Word.GONE, self.word(one, witnesses=(witness,)))
+        self.cloud.networks = {'another'}
+        self.assertEqual(Word.UNKNOWN, self.word())
+        self.assertEqual(Word.GONE, self.word(lease(network_id=None)))
 
     def test_batches(self) -> None:
         leases = [lease(f'fa:16:3e:00:00:{number:02x}')

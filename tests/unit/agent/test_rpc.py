@@ -16,12 +16,15 @@ import queue
 import socket
 import time
 from typing import Any
+from unittest import mock
 import uuid
 
 from kombu import exceptions
 import oslo_messaging
 import testtools
 
+from tests.unit.agent import test_guests
+from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import rpc
 from vmip_plugin import conf as conf_
 
@@ -54,6 +57,25 @@ class HintTest(testtools.TestCase):
         self.assertRaises(ValueError, rpc.Hint.parse, *GOOD[:2], None, None)
 
 
+class FakeAgent:
+    """Has some leases."""
+
+    def __init__(self, count: int) -> None:
+        self.held = [test_guests.lease(
+            address=test_guests.ADDRESS + number, client_id=b'\0x',
+            vlan=7, verdict='spare', reason='why', decided_at=1.5)
+            for number in range(count)]
+
+    def page(self, after: lease_.Key | None, limit: int
+             ) -> list[lease_.Lease]:
+        start = 0 if after is None else 1 + next(
+            n for n, one in enumerate(self.held) if one.key == after)
+        return self.held[start:start + limit]
+
+    def look(self) -> rpc.Look:
+        return rpc.Look(9, 2, self.held)
+
+
 class BusTest(testtools.TestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -61,8 +83,11 @@ class BusTest(testtools.TestCase):
         conf([], default_config_files=[], default_config_dirs=[])
         transport = oslo_messaging.get_rpc_transport(conf, url='fake://')
         self.hints: queue.Queue[rpc.Hint] = queue.Queue()
-        for host in ('one', 'two'):
-            server = rpc.server(transport, host, self.hints.put)
+        self.agents = {'one': FakeAgent(rpc.PAGE + 3), 'two': FakeAgent(0)}
+        for host, agent in self.agents.items():
+            server = rpc.server(
+                transport, host, self.hints.put,
+                rpc.Questions(transport, host, agent))
             server.start()
             self.addCleanup(server.wait)
             self.addCleanup(server.stop)
@@ -78,6 +103,13 @@ class BusTest(testtools.TestCase):
         self.client.release_lease(*GOOD)
         self.assertIsNone(self.hints.get(timeout=5).dhcp_server)
 
+    def test_ipv6(self) -> None:
+        """What its server calls itself is no IPv4 address."""
+        for server in ('10.66.0.1', 'fe80::1'):
+            self.client.release_lease('2001:db8::7', *GOOD[1:],
+                                      dhcp_server=server)
+            self.assertIsNone(self.hints.get(timeout=5).dhcp_server)
+
     def test_senseless(self) -> None:
         self.client.release_lease('x', 'y', 'z', None)
         self.client.release_lease(*GOOD)
@@ -86,6 +118,39 @@ class BusTest(testtools.TestCase):
     def test_missing_arguments(self) -> None:
         rpc.Endpoint(self.hints.put).release_lease({})
         self.assertTrue(self.hints.empty())
+
+
+    def test_roll_call(self) -> None:
+        self.assertEqual(['one', 'two'], self.client.hosts(wait=0.5))
+
+    def test_roll_call_of_somebody_else(self) -> None:
+        roll = rpc._Roll()
+        roll.here({}, 'x', 'one')
+        roll.here({}, roll.token, ['one'])
+        roll.here({})
+        self.assertEqual(set(), roll.hosts)
+
+    def test_leases(self) -> None:
+        for host, agent in self.agents.items():
+            self.assertEqual(agent.held, list(self.client.leases(host)))
+
+    def test_look(self) -> None:
+        look = self.client.look('one')
+        self.assertEqual((9, 2), (look.checked, look.answered))
+        self.assertEqual(self.agents['one'].held[:rpc.PAGE], look.judged)
+
+    def test_no_such_agent(self) -> None:
+        with mock.patch.object(rpc, 'TIMEOUT', 0.2):
+            self.assertRaises(oslo_messaging.MessagingTimeout, list,
+                              self.client.leases('three'))
+
+    def test_lease_of_another_version(self) -> None:
+        values = self.agents['one'].held[0].to_primitive()
+        self.assertEqual(self.agents['one'].held[0],
+                         lease_.Lease.from_primitive(values | {'new': 1}))
+        for wrong in ({**values, 'client_id': 'x'},
+                      {**values, 'address': None}, {}):
+            self.assertRaises(ValueError, lease_.Lease.from_primitive, wrong)
 
 
 class NoBusTest(testtools.TestCase):

@@ -15,6 +15,8 @@
 import dataclasses
 import ipaddress
 import pathlib
+import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,9 @@ from typing import Any
 
 import testtools
 
+from vmip_plugin.agent import decide
 from vmip_plugin.agent import lease as lease_
+from vmip_plugin.agent import schema
 from vmip_plugin.agent import store
 from vmip_plugin.agent import tracker
 from vmip_plugin import exceptions
@@ -48,10 +52,10 @@ for number in range(100000):
 
 def granted(address: ipaddress.IPv4Address = ADDRESS, mac: str = MAC,
             **changes: Any) -> tracker.Overheard:
-    return dataclasses.replace(tracker.Overheard(
+    return tracker.Overheard(
         tracker.Kind.GRANTED, address, mac, 'br0', 100.0,
         dhcp_server=SERVER, dhcp_server_mac='52:00:00:00:00:01',
-        client_id=b'\x01x', lease_seconds=60), **changes)
+        client_id=b'\x01x', lease_seconds=60)._replace(**changes)
 
 
 class StoreTest(testtools.TestCase):
@@ -80,7 +84,9 @@ class StoreTest(testtools.TestCase):
             dhcp_server=SERVER, dhcp_server_mac='52:00:00:00:00:01',
             client_id=b'\x01x', lease_seconds=60, confirmed=True,
             first_seen=100.0, last_seen=100.0, port_id=None, server_id=None,
-            looked_at=None, gone_since=None, tries=0, released_at=None),
+            looked_at=None, gone_since=None, tries=0, released_at=None,
+            verdict=None, reason=None, decided_at=None, network_id=None,
+            remote=False, server_duid=None, iaid=None),
             self.open().get(KEY))
 
     def test_same_again(self) -> None:
@@ -110,6 +116,61 @@ class StoreTest(testtools.TestCase):
         self.store.record([granted(), renewal])
         self.assertEqual((200.0, SERVER),
                          (self.get().last_seen, self.get().dhcp_server))
+
+    def test_dhcpv6(self) -> None:
+        address = ipaddress.ip_address('2001:db8::1')
+        server = ipaddress.ip_address('fe80::1')
+        self.store.record([granted(
+            address, dhcp_server=server, client_id=b'duid',
+            server_duid=b'server', iaid=7)])
+        lease = self.get(('2001:db8::1', MAC))
+        self.assertEqual(
+            (address, server, b'duid', b'server', 7),
+            (lease.address, lease.dhcp_server, lease.client_id,
+             lease.server_duid, lease.iaid))
+        self.assertEqual(lease, lease_.Lease.from_primitive(
+            lease.to_primitive()))
+
+    def test_remote(self) -> None:
+        self.store.record([granted(remote=True)])
+        self.store.identify(KEY, 'port', 'server')
+        self.assertTrue(self.get().remote)
+        self.assertEqual([], self.store.watched())
+        self.assertEqual([], self.store.latest(9))
+        self.store.record([granted(seen=200.0)])
+        self.assertFalse(self.get().remote)
+        self.assertEqual([KEY], [one.key for one in self.store.watched()])
+        self.assertEqual([KEY], [one.key for one in self.store.latest(9)])
+
+    def test_what_is_remote_changes_nothing_that_is_not(self) -> None:
+        self.store.record([granted(kind=tracker.Kind.REQUESTED)])
+        before = self.get()
+        server = ipaddress.IPv4Address('10.66.0.9')
+        for kind in tracker.Kind:
+            for said in (None, server):
+                self.store.record([granted(
+                    kind=kind, remote=True, dhcp_server=said, seen=300.0,
+                    interface='br1')])
+                self.assertEqual(before, self.get())
+
+    def test_remote_ends(self) -> None:
+        for kind in (tracker.Kind.ENDED, tracker.Kind.REFUSED):
+            self.store.record([
+                granted(kind=tracker.Kind.REQUESTED, remote=True),
+                granted(kind=kind, remote=True)])
+            self.assertIsNone(self.store.get(KEY))
+
+    def test_limits_take_remote_first(self) -> None:
+        opened = self.open(limit=20)
+        opened.record([granted()])
+        opened.record([granted(ADDRESS + 1 + number, seen=200.0 + number,
+                               remote=True) for number in range(50)])
+        self.assertIsNotNone(opened.get(KEY))
+        opened.record([granted(ADDRESS, f'fa:16:3e:00:01:{number:02x}',
+                               seen=300.0, remote=True)
+                       for number in range(50)])
+        self.assertIsNotNone(opened.get(KEY))
+        self.assertEqual(20, len(opened.page(None, 100)))
 
     def test_refused(self) -> None:
         self.store.record([granted(kind=tracker.Kind.REQUESTED),
@@ -154,9 +215,11 @@ class StoreTest(testtools.TestCase):
     def test_identity_stays(self) -> None:
         self.store.record([granted()])
         self.store.identify(KEY, 'port', None)
-        self.store.identify(KEY, 'other', 'server')
-        self.assertEqual(('port', 'server'),
-                         (self.get().port_id, self.get().server_id))
+        self.store.identify(KEY, 'other', 'server', 'network')
+        self.store.identify(KEY, 'other', 'other', 'other')
+        lease = self.get()
+        self.assertEqual(('port', 'server', 'network'),
+                         (lease.port_id, lease.server_id, lease.network_id))
 
     def test_strangers_are_asked_for_again(self) -> None:
         self.store.record([granted()])
@@ -219,8 +282,7 @@ class StoreTest(testtools.TestCase):
                     granted(ADDRESS + 1, other)):
             self.store.record([one])
             self.assertTrue(self.store.ambiguous(self.get()))
-            self.store.record([dataclasses.replace(
-                one, kind=tracker.Kind.ENDED)])
+            self.store.record([one._replace(kind=tracker.Kind.ENDED)])
             self.assertFalse(self.store.ambiguous(self.get()))
 
     def test_prune(self) -> None:
@@ -240,6 +302,57 @@ class StoreTest(testtools.TestCase):
         self._claimed()
         self.now += 86401
         self.assertEqual(1, self.store.prune())
+
+    def test_one_batch_or_many(self) -> None:
+        # What is left out of a batch makes no difference.
+        chance = random.Random(3)
+        batch = [granted(
+            ADDRESS + chance.randrange(2),
+            f'fa:16:3e:00:00:0{chance.randrange(3)}', seen=100.0 + number,
+            kind=chance.choice(list(tracker.Kind)),
+            remote=chance.random() < 0.3, vlan=chance.randrange(3),
+            dhcp_server=chance.choice((None, SERVER, SERVER + 1)),
+            lease_seconds=chance.choice((None, 60, 120)))
+            for number in range(3000)]
+        # an ACK without a server is not overheard
+        batch = [one for one in batch if one.kind is not tracker.Kind.GRANTED
+                 or one.dhcp_server is not None]
+        other = store.LeaseStore(':memory:', 100, lambda: self.now)
+        self.addCleanup(other.close)
+        while batch:
+            size = chance.randrange(1, 30)
+            part, batch = batch[:size], batch[size:]
+            self.store.record(part)
+            for one in part:
+                other.record([one])
+            # of a lease that is seen again within one batch, it is the first
+            # time only where it was not left out
+            self.assertEqual(
+                [dataclasses.replace(one, first_seen=0.0)
+                 for one in other.page(None, 100)],
+                [dataclasses.replace(one, first_seen=0.0)
+                 for one in self.store.page(None, 100)])
+
+    def test_pages(self) -> None:
+        macs = [f'fa:16:3e:00:00:{number:02x}' for number in range(7)]
+        self.store.record([granted(ADDRESS + number // 2, mac)
+                           for number, mac in enumerate(macs)])
+        seen: list[lease_.Key] = []
+        while page := self.store.page(seen[-1] if seen else None, 3):
+            self.assertLessEqual(len(page), 3)
+            seen += [one.key for one in page]
+        self.assertEqual([(str(ADDRESS + number // 2), mac)
+                          for number, mac in enumerate(macs)], seen)
+
+    def test_decided(self) -> None:
+        self.store.record([granted()])
+        self.now += 5
+        self.store.decided({KEY: decide.STRANGER, ('10.0.0.1', MAC):
+                            decide.ANSWERS})
+        lease = self.get()
+        self.assertEqual(
+            ('spare', 'not a guest of this cloud', 105.0),
+            (lease.verdict, lease.reason, lease.decided_at))
 
     def test_told(self) -> None:
         self.store.add(ADDRESS, MAC, SERVER)
@@ -268,6 +381,22 @@ class FileTest(testtools.TestCase):
         self.path.write_text('root:x:0:0:\n' * 100)
         self.assertIn('not a database', self.refused(str(self.path)))
         self.assertIn('root', self.path.read_text())
+
+    def test_first_version(self) -> None:
+        with sqlite3.connect(self.path) as before:
+            before.executescript(schema.MIGRATIONS[0] + '''
+                INSERT INTO lease (address, mac, interface, dhcp_server,
+                                   first_seen, last_seen, server_id)
+                VALUES ('10.66.1.1', 'fa:16:3e:00:00:01', 'br0',
+                        '10.66.0.1', 1, 2, 'server');
+                PRAGMA user_version = 1''')
+        before.close()
+        for _ in range(2):
+            opened = store.LeaseStore(str(self.path), 10)
+            lease, = opened.watched()
+            opened.close()
+            self.assertEqual((KEY, 'server', None),
+                             (lease.key, lease.server_id, lease.verdict))
 
     def test_other_version(self) -> None:
         opened = store.LeaseStore(str(self.path), 10)

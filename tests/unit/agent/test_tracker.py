@@ -19,8 +19,10 @@ from unittest import mock
 
 import testtools
 
+from tests.unit.agent import hostile
 from tests.unit.agent import pcap
 from vmip_plugin.agent import frames
+from vmip_plugin.agent import snoop
 from vmip_plugin.agent import tracker
 from vmip_plugin.dhcp import packet
 
@@ -49,7 +51,9 @@ def leases(name: str) -> set[tuple[str, str, bytes | None]]:
 def frame(source: str, message_type: packet.MessageType, mac: str = GUEST,
           *, op: int = 1, ciaddr: str = '0.0.0.0', yiaddr: str = '0.0.0.0',
           xid: int = 5, requested: str | None = None,
-          server: str | None = None, client_id: bytes | None = None) -> bytes:
+          server: str | None = None, client_id: bytes | None = None,
+          giaddr: str = '0.0.0.0', source_ip: str = '0.0.0.0',
+          vlan: int | None = None, seconds: int | None = None) -> bytes:
     """Return a frame with any DHCP message."""
     def packed(text: str) -> bytes:
         return ipaddress.IPv4Address(text).packed
@@ -58,15 +62,22 @@ def frame(source: str, message_type: packet.MessageType, mac: str = GUEST,
         options += b'\x32\x04' + packed(requested)
     if server is not None:
         options += b'\x36\x04' + packed(server)
+    if seconds is not None:
+        options += b'\x33\x04' + seconds.to_bytes(4, 'big')
+    if giaddr != '0.0.0.0':
+        # a relay's circuit and remote id (RFC 3046)
+        options += b'\x52\x0a\x01\x02if\x02\x04host'
     if client_id is not None:
         options += bytes((61, len(client_id))) + client_id
     payload = (bytes((op, 1, 6, 0)) + xid.to_bytes(4, 'big') + bytes(4)
-               + packed(ciaddr) + packed(yiaddr) + bytes(8)
+               + packed(ciaddr) + packed(yiaddr) + bytes(4) + packed(giaddr)
                + bytes.fromhex(mac.replace(':', '')) + bytes(10 + 192)
                + b'\x63\x82\x53\x63' + options + b'\xff')
     ports = (68, 67) if op == 1 else (67, 68)
+    if giaddr != '0.0.0.0':
+        ports = 67, 67
     return frames.build_datagram(frames.Datagram(
-        source, frames.BROADCAST, None, ipaddress.IPv4Address(0),
+        source, frames.BROADCAST, vlan, ipaddress.IPv4Address(source_ip),
         ipaddress.IPv4Address('255.255.255.255'), *ports, payload))
 
 
@@ -123,7 +134,7 @@ class ClientTest(testtools.TestCase):
 
     def test_third_party_release_is_not_the_clients(self) -> None:
         for name in ('headline-dnsmasq', 'headline-isc', 'headline-kea2.2'):
-            heard = hear(name)
+            heard = [one for one in hear(name) if not one.remote]
             self.assertNotIn(tracker.Kind.ENDED,
                              {one.kind for one in heard})
             self.assertEqual(
@@ -134,6 +145,69 @@ class ClientTest(testtools.TestCase):
         self.assertEqual({3600}, {
             one.lease_seconds for one in hear('headline-dnsmasq')
             if one.kind is tracker.Kind.GRANTED})
+
+
+class RelayTest(testtools.TestCase):
+    RELAY = '52:54:00:00:00:99'
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.tracker = tracker.Tracker('br0')
+
+    def hear(self, source: str, message_type: packet.MessageType,
+             **options: Any) -> tracker.Overheard | None:
+        return self.tracker.hear(frame(source, message_type, **options))
+
+    def granted(self, **options: Any) -> tracker.Overheard:
+        found = self.hear(
+            SERVER_MAC, packet.MessageType.ACK, op=2, yiaddr=str(ADDRESS),
+            server=str(SERVER), **options)
+        assert found is not None
+        return found
+
+    def test_on_the_servers_side(self) -> None:
+        for vlan in (None, 7):
+            asked = self.hear(
+                self.RELAY, packet.MessageType.REQUEST, vlan=vlan,
+                requested=str(ADDRESS), giaddr='10.66.1.254',
+                source_ip='10.66.1.254', client_id=b'\0x')
+            granted = self.granted(giaddr='10.66.1.254', vlan=vlan)
+            assert asked is not None
+            for one in (asked, granted):
+                self.assertEqual(
+                    (ADDRESS, GUEST, True, vlan, b'\0x'),
+                    (one.address, one.mac, one.remote, one.vlan,
+                     one.client_id))
+            self.assertEqual((SERVER, SERVER_MAC),
+                             (granted.dhcp_server, granted.dhcp_server_mac))
+
+    def test_on_the_guests_side(self) -> None:
+        self.hear(GUEST, packet.MessageType.REQUEST, requested=str(ADDRESS))
+        # the relay leaves giaddr in the answer
+        self.assertFalse(self.granted(giaddr='10.66.1.254').remote)
+
+    def test_on_both(self) -> None:
+        self.hear(GUEST, packet.MessageType.REQUEST, requested=str(ADDRESS))
+        self.hear(self.RELAY, packet.MessageType.REQUEST,
+                  requested=str(ADDRESS), giaddr='10.66.1.254')
+        self.assertFalse(self.granted().remote)
+
+    def test_made_up_before(self) -> None:
+        self.hear(OTHER, packet.MessageType.REQUEST, requested=str(ADDRESS),
+                  giaddr='10.66.1.254')
+        self.hear(GUEST, packet.MessageType.REQUEST, requested=str(ADDRESS))
+        self.assertFalse(self.granted().remote)
+
+    def test_routed(self) -> None:
+        asked = self.hear(self.RELAY, packet.MessageType.REQUEST,
+                          ciaddr=str(ADDRESS), source_ip=str(ADDRESS))
+        assert asked is not None
+        self.assertTrue(asked.remote and self.granted().remote)
+        ended = self.hear(self.RELAY, packet.MessageType.RELEASE,
+                          ciaddr=str(ADDRESS), source_ip=str(ADDRESS))
+        assert ended is not None
+        self.assertEqual((tracker.Kind.ENDED, True),
+                         (ended.kind, ended.remote))
 
 
 class ForgedTest(testtools.TestCase):
@@ -208,3 +282,20 @@ class ForgedTest(testtools.TestCase):
                                return_value=time.monotonic() + 61):
             self.ask(xid=2)
         self.assertEqual(1, len(self.tracker._pending))
+
+
+class HostileTest(testtools.TestCase):
+    def test_100000_frames(self) -> None:
+        listener = snoop.Listener('br0')
+        heard, refused = 0, 0
+        for one in hostile.frames(seed=6, count=100000):
+            try:
+                heard += listener.hear(one) is not None
+            except (frames.FrameError, packet.PacketError):
+                refused += 1
+        # neither all noise nor all sound
+        self.assertGreater(heard, 5000)
+        self.assertGreater(refused, 20000)
+        for one in (listener._four, listener._six):
+            self.assertTrue(one._pending)
+            self.assertLessEqual(len(one._pending), tracker.PENDING_LIMIT)

@@ -12,7 +12,9 @@
 
 """What the worker does with what it learns, on a clock of the test's own."""
 
+from collections.abc import Collection, Iterator
 import dataclasses
+import ipaddress
 import pathlib
 import tempfile
 import threading
@@ -28,13 +30,50 @@ from vmip_plugin.agent import decide
 from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import release
 from vmip_plugin.agent import rpc
+from vmip_plugin.agent import servers
 from vmip_plugin.agent import store
 from vmip_plugin.agent import tracker
 from vmip_plugin.agent import worker
 from vmip_plugin import conf as conf_
+from vmip_plugin.dhcp import base
+from vmip_plugin import exceptions
+from vmip_plugin import metrics
 
 KEY = test_store.KEY
 OTHER = 'fa:16:3e:00:00:02'
+
+
+class Server:
+    """A driver's server in memory; without an id it is not asked."""
+
+    name = 'dhcp'
+
+    def __init__(self) -> None:
+        self.server_id: ipaddress.IPv4Address | None = None
+        self.capabilities = (base.Capability.LEASE_LIST
+                             | base.Capability.LEASE_RELEASE)
+        self.leased: dict[object, base.Lease] = {}
+        self.away = False
+        #: sends nobody away, and ends nothing
+        self.deaf = False
+        self.ended: list[base.Lease] = []
+
+    def give(self, mac: str | None = test_store.MAC) -> None:
+        self.leased[test_store.ADDRESS] = base.Lease(
+            test_store.ADDRESS, mac, b'', None)
+
+    def leases_of(self, addresses: Collection[object]
+                  ) -> Iterator[base.Lease]:
+        if self.away:
+            raise exceptions.DHCPServerUnavailable('away')
+        return (one for address, one in self.leased.items()
+                if address in addresses)
+
+    def release(self, lease: base.Lease) -> None:
+        if self.deaf:
+            raise exceptions.DHCPError('no')
+        self.ended.append(lease)
+        del self.leased[lease.address]
 
 
 class WorkerTest(testtools.TestCase):
@@ -54,6 +93,7 @@ class WorkerTest(testtools.TestCase):
             str(self.path / 'agent.sqlite'), 1000, lambda: self.now)
         self.addCleanup(self.store.close)
         self.cloud: Any = test_guests.FakeCloud()
+        self.server = Server()
         self.settled = True
         self.worker: Any = self.new()
 
@@ -65,8 +105,10 @@ class WorkerTest(testtools.TestCase):
         conf_.parse(self.conf, ['--config-file', str(path)], 'test')
 
     def new(self) -> worker.Worker:
-        one = worker.Worker(self.conf, self.cloud, self.store,
-                            lambda: self.settled, threading.Event())
+        one = worker.Worker(
+            self.conf, self.cloud, self.store,
+            servers.Servers({'dhcp': self.server}),  # type: ignore[dict-item]
+            lambda: self.settled, threading.Event())
         #: keys whose holders answer, or cannot be probed
         self.alive: set[lease_.Key] = set()
         self.unsent: set[lease_.Key] = set()
@@ -109,6 +151,36 @@ class WorkerTest(testtools.TestCase):
         self.sweeps(1)
         self.assertEqual([(KEY, b'\x01x')], self.sent)
 
+    def test_counts(self) -> None:
+        def fail(*args: object) -> None:
+            raise release.ReleaseError('no')
+
+        def count(name: str, **labels: str) -> float:
+            return metrics.REGISTRIES[metrics.AGENT].get_sample_value(
+                name, labels) or 0
+
+        reason = 'gone and silent, twice'
+        before = {outcome: count('vmip_lease_releases_total', reason=reason,
+                                 outcome=outcome)
+                  for outcome in ('failed', 'sent')}
+        suspects = count('vmip_agent_verdicts_total', verdict='suspect')
+        answers = count('vmip_agent_verdicts_total', verdict='answers')
+        self.guest()
+        self.worker._releaser.release = fail
+        self.sweeps(2)
+        self.worker._releaser.release = self._release
+        self.sweeps(3)
+        for outcome, more in (('failed', 1), ('sent', 3)):
+            self.assertEqual(before[outcome] + more, count(
+                'vmip_lease_releases_total', reason=reason, outcome=outcome))
+        self.assertEqual(suspects + 1, count(
+            'vmip_agent_verdicts_total', verdict='suspect'))
+        self.overhear()
+        self.alive = {KEY}
+        self.sweeps(2)
+        self.assertEqual(answers + 2, count(
+            'vmip_agent_verdicts_total', verdict='answers'))
+
     def test_tries(self) -> None:
         self.guest()
         self.sweeps(10)
@@ -149,7 +221,7 @@ class WorkerTest(testtools.TestCase):
     def test_never_without_the_cloud(self) -> None:
         self.guest()
         self.sweeps(1)
-        for down in ('port', 'ports', 'server'):
+        for down in ('keystone', 'network', 'port', 'ports', 'server'):
             self.cloud.down = {down}
             self.sweeps(5)
         self.assertEqual([], self.sent)
@@ -220,6 +292,97 @@ class WorkerTest(testtools.TestCase):
         self.sweeps(1)
         self.assertEqual([(KEY, b'\x01x')], self.sent)
 
+    def ask_server(self) -> None:
+        self.server.server_id = test_store.SERVER
+        self.worker = self.new()
+        self.server.give()
+        self.guest()
+
+    def later(self) -> None:
+        """Let what is due happen, without a sweep."""
+        self.now += 10
+        leases = [lease for key in self.due() if key
+                  and (lease := self.store.get(key)) is not None]
+        self.worker.check(leases)
+        self.worker.verify(leases)
+
+    def test_control_channel(self) -> None:
+        self.ask_server()
+        self.sweeps(2)
+        self.assertEqual([KEY[1]], [one.mac for one in self.server.ended])
+        self.sweeps(5)
+        self.assertEqual(([], 1), (self.sent, len(self.server.ended)))
+        self.assertEqual(('release', 'released, and verified'),
+                         self.verdict())
+
+    def test_control_channel_leaves_anothers_lease(self) -> None:
+        self.ask_server()
+        for mac in (OTHER, None):
+            self.server.give(mac)
+            self.sweeps(5)
+            self.assertEqual([], self.server.ended)
+
+    def test_control_channel_fails(self) -> None:
+        self.ask_server()
+        self.server.deaf = True
+        self.sweeps(2)
+        self.assertEqual([(KEY, b'\x01x')], self.sent)
+        self.server.away = True
+        self.sweeps(5)
+        self.assertEqual(3, len(self.sent))
+
+    def test_no_control_channel(self) -> None:
+        self.server.capabilities = base.Capability.LEASE_LIST
+        self.ask_server()
+        self.sweeps(2)
+        self.assertEqual(([(KEY, b'\x01x')], []),
+                         (self.sent, self.server.ended))
+
+    def test_verified(self) -> None:
+        self.server.capabilities = base.Capability.LEASE_LIST
+        for became in (None, OTHER):
+            self.ask_server()
+            self.sent.clear()
+            self.sweeps(2)
+            self.assertEqual(1, len(self.sent))
+            self.server.leased.clear()
+            if became:
+                self.server.give(became)
+            self.sweeps(5)
+            self.assertEqual(1, len(self.sent))
+            self.assertEqual(('release', 'released, and verified'),
+                             self.verdict())
+            self.overhear()
+
+    def test_not_verified(self) -> None:
+        self.server.capabilities = base.Capability.LEASE_LIST
+        self.ask_server()
+        with self.assertLogs(worker.LOG.logger, 'ERROR') as logs:
+            self.sweeps(1)
+            for _ in range(10):
+                self.later()
+        self.assertEqual(3, len(self.sent))
+        self.assertEqual(1, len(logs.output))
+        self.assertIn('keeps the lease', logs.output[0])
+
+    def test_given_to_another(self) -> None:
+        self.guest()
+        self.overhear(mac=OTHER, kind=tracker.Kind.GRANTED)
+        self.cloud.has = [test_guests.port('other', OTHER)]
+        self.sweeps(2)
+        self.assertEqual(1, len(self.sent))
+        # another one's, and another network's
+        self.overhear(mac=OTHER, interface='br1')
+        self.overhear(mac=OTHER, dhcp_server=test_store.SERVER + 1)
+        self.overhear(mac=OTHER, address=test_store.ADDRESS + 1)
+        self.sweeps(1)
+        self.assertEqual(2, len(self.sent))
+        self.overhear(mac=OTHER)
+        self.sweeps(5)
+        self.assertEqual(2, len(self.sent))
+        self.assertEqual(('release', f'released, and given to {OTHER}'),
+                         self.verdict())
+
     def test_cap(self) -> None:
         self.option(max_releases=2)
         self.worker = self.new()
@@ -251,6 +414,34 @@ class WorkerTest(testtools.TestCase):
         self.cloud.has = [test_guests.port('other', OTHER)]
         self.sweeps(5)
         self.assertEqual([(KEY, None)] * 3, self.sent)
+
+    def test_client_id_that_no_server_granted(self) -> None:
+        # Nor must one that asks for its victim's address under its client id.
+        self.overhear(kind=tracker.Kind.REQUESTED)
+        self.cloud.has = [test_guests.port()]
+        self.worker.sweep()
+        self.cloud.has = []
+        self.sweeps(5)
+        self.assertEqual([(KEY, None)] * 3, self.sent)
+
+    def test_dhcpv6(self) -> None:
+        # Only a DUID tells whose it is: one that is another's as well ends
+        # nothing.
+        address = ipaddress.ip_address('2001:db8::1')
+        six = {'address': address, 'client_id': b'duid', 'iaid': 1,
+               'server_duid': b'server'}
+        self.overhear(**six)
+        self.overhear(**six | {'mac': OTHER, 'address': address + 1})
+        self.cloud.has = [test_guests.port(), test_guests.port('o', OTHER)]
+        self.worker.sweep()
+        self.cloud.has = [test_guests.port('o', OTHER)]
+        self.sweeps(5)
+        self.assertEqual([], self.sent)
+        self.overhear(**six | {'mac': OTHER, 'address': address + 1,
+                               'kind': tracker.Kind.ENDED})
+        self.sweeps(5)
+        self.assertEqual([((str(address), KEY[1]), b'duid')] * 3, [
+            (key, client_id or b'duid') for key, client_id in self.sent])
 
     def test_shut_off(self) -> None:
         self.guest()
@@ -297,11 +488,79 @@ class WorkerTest(testtools.TestCase):
         self.sweeps(2)
         self.assertEqual([(KEY, None)], self.sent)
 
+    def test_remote(self) -> None:
+        self.overhear(remote=True)
+        self.cloud.has = [test_guests.port()]
+        self.worker.sweep()
+        self.assertEqual('beyond a relay, where no probe gets to',
+                         self.verdict()[1])
+        self.cloud.has = []
+        self.sweeps(5)
+        self.hint()
+        self.sweeps(5)
+        self.assertEqual([], self.sent)
+        self.hint(dhcp_server=test_store.SERVER)
+        self.sweeps(2)
+        self.assertEqual([KEY], [key for key, _ in self.sent])
+
     def test_hint_about_another_network(self) -> None:
         self.worker._releaser.reaches.return_value = False
         self.hint(dhcp_server=test_store.SERVER)
         self.assertEqual(set(), self.due())
         self.assertIsNone(self.store.get(KEY))
+
+    def verdict(self) -> tuple[str | None, str | None]:
+        lease = self.store.get(KEY)
+        assert lease is not None
+        return lease.verdict, lease.reason
+
+    def test_verdicts(self) -> None:
+        self.overhear()
+        self.worker.sweep()
+        self.assertEqual(('spare', 'not a guest of this cloud'),
+                         self.verdict())
+        self.now += 1000
+        self.guest()
+        self.assertEqual(('spare', 'the guest exists'), self.verdict())
+        self.alive = {KEY}
+        self.sweeps(1)
+        self.assertEqual(('spare', 'the guest answers'), self.verdict())
+        self.alive = set()
+        self.sweeps(1)
+        self.assertEqual(('suspect', 'gone and silent'), self.verdict())
+        self.sweeps(1)
+        self.assertEqual(('release', 'gone and silent, twice'),
+                         self.verdict())
+
+    def test_look_changes_nothing(self) -> None:
+        other = (KEY[0], OTHER)
+        self.guest()
+        self.overhear(mac=OTHER)
+        self.cloud.has = [test_guests.port('other', OTHER)]
+        self.alive = {other}
+        self.sweeps(1)
+        before = self.store.page(None, 10)
+        for seconds, verdict in ((0, 'spare'), (30, 'release')):
+            self.now += seconds
+            look = self.worker.look()
+            self.assertEqual((2, 1), (look.checked, look.answered))
+            judged, = look.judged
+            self.assertEqual((KEY, verdict), (judged.key, judged.verdict))
+        self.assertEqual(before, self.store.page(None, 10))
+        self.assertEqual([], self.sent)
+
+    def test_look_puts_what_would_go_first(self) -> None:
+        self.guest()
+        self.overhear(address=test_store.ADDRESS - 1, mac=OTHER)
+        self.cloud.has = [test_guests.port('other', OTHER)]
+        self.sweeps(1)
+        self.assertEqual(
+            ['spare', 'spare'],
+            [one.verdict for one in self.worker.look().judged])
+        self.now += 30
+        self.assertEqual(
+            ['release', 'spare'],
+            [one.verdict for one in self.worker.look().judged])
 
     def test_thread_survives(self) -> None:
         with mock.patch.object(self.worker, 'sweep',
