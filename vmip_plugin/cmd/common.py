@@ -20,9 +20,9 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log as logging
-import oslo_messaging
 
 from vmip_plugin.agent import rpc
+from vmip_plugin import bus
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin import conf as vmip_conf
 from vmip_plugin.dhcp import manager
@@ -72,21 +72,21 @@ def worker(conf: cfg.ConfigOpts, inventory: api.Inventory,
            cloud: vmip_cloud.Cloud) -> work.Worker:
     """Make the worker of a daemon.
 
-    :raises ConfigError: a DHCP server's configuration cannot work.
+    :raises ConfigError: a DHCP server's configuration or the message bus's
+        cannot work.
     """
     return work.Worker(
         conf, inventory, manager.load_drivers(conf), cloud,
-        rpc.AgentClient(oslo_messaging.get_rpc_transport(conf)))
+        rpc.AgentClient(bus.rpc_transport(conf)))
 
 
 def check_schema(inventory: api.Inventory) -> None:
-    """Refuse to work on a database of another version.
+    """Refuse to work on a database of an earlier version.
 
     :raises InventoryUnavailable: the database is away.
-    :raises ConfigError: its schema is not this version's.
+    :raises ConfigError: its schema is older than this version's.
     """
-    found = inventory.database.revision()
-    if found != inventory.database.head():
+    behind = inventory.database.behind()
+    if behind:
         raise exceptions.ConfigError(
-            f'The database has schema {found or "none"}, this version needs '
-            f'{inventory.database.head()}: run "vmip-manage db upgrade"')
+            f'[database] {behind}: run "vmip-manage db upgrade"')

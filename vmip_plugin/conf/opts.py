@@ -13,15 +13,24 @@
 """Every option, for oslo-config-generator."""
 
 from collections.abc import Sequence
+import contextlib
+from importlib import metadata
 
 from oslo_config import cfg
 
 from vmip_plugin import conf
-from vmip_plugin.dhcp import dnsmasq
+from vmip_plugin.conf import dhcp
+from vmip_plugin.dhcp import manager
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    """Return (group, options) of every module of :mod:`vmip_plugin.conf`."""
+    """Return (group, options) of every module of :mod:`vmip_plugin.conf`.
+
+    Those of a DHCP driver are in a group as if a server had its name.
+    """
     found = [entry for module in conf.GROUPS for entry in module.list_opts()]
-    found.append(('dhcp:NAME', dnsmasq.DnsmasqDriver.OPTS))
+    for point in sorted(metadata.entry_points(group=manager.NAMESPACE)):
+        # one that lacks its extra is left out
+        with contextlib.suppress(ImportError):
+            found.append((dhcp.server_group(point.name), point.load().OPTS))
     return found

@@ -12,6 +12,7 @@
 
 """vmip-manage, command by command."""
 
+import csv
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from vmip_plugin import cloud
 from vmip_plugin.cmd import manage
 from vmip_plugin.cmd.manage import dhcp as manage_dhcp
 from vmip_plugin.dhcp import base as dhcp
+from vmip_plugin import exceptions
 
 State = base.State
 ip = base.ip
@@ -106,7 +108,11 @@ class TestDb(ManageTestCase):
                      ('address', 'list', '--address', '10.0.0'),
                      ('address', 'history', 'x'),
                      ('address', 'history', A, '--at', 'noon'),
-                     ('reservation', 'create', A, '--pool', 'pool'),
+                     ('reservation', 'create', A),
+                     ('address', 'predict', 'web', '--project', 'p'),
+                     ('address', 'predict', 'web', '--pool', 'pool'),
+                     ('address', 'export', '-', '--format', 'xml'),
+                     ('reservation', 'import'),
                      ('pool', 'create', 'x', '--subnet', 's', '--range',
                       '10.0.0.1-x'),
                      ('pool', 'create', 'x', '--subnet', 's',
@@ -121,6 +127,7 @@ class TestPool(ManageTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.cloud.subnets['net-a'] = self.subnet()
+        self.cloud.subnets[base.SUBNET] = self.subnet()
 
     def subnet(self, **values: Any) -> cloud.Subnet:
         return cloud.Subnet(**{
@@ -148,11 +155,11 @@ class TestPool(ManageTestCase):
 
     def test_gateway_is_never_given(self) -> None:
         for expected, *ranges in (
-                ('10.0.0.11-10.0.0.11, 10.0.0.13-10.0.0.14',
+                ('10.0.0.11, 10.0.0.13-10.0.0.14',
                  '10.0.0.11-10.0.0.14'),
                 ('10.0.0.13-10.0.0.14', '10.0.0.12-10.0.0.14'),
-                ('10.0.0.11-10.0.0.11', '10.0.0.11-10.0.0.12'),
-                ('10.0.0.15-10.0.0.15', '10.0.0.12', '10.0.0.15'),
+                ('10.0.0.11', '10.0.0.11-10.0.0.12'),
+                ('10.0.0.15', '10.0.0.12', '10.0.0.15'),
                 ('10.0.0.13-10.0.0.14', '10.0.0.13-10.0.0.14')):
             found = self.create('--dry-run', *[
                 word for one in ranges for word in ('--range', one)])
@@ -166,8 +173,9 @@ class TestPool(ManageTestCase):
         self.cloud.add(2, '10.0.0.16', owner='network:dhcp')
         self.cloud.add(3, '10.0.0.99')
         self.fails('--adopt', 'pool', 'create', 'pool', '--subnet', 'net-a')
-        self.assertIn(f'in use: 10.0.0.15 by port {base.port_id(1)}',
-                      self.err)
+        self.assertIn(
+            f'in use: 10.0.0.15 by compute:nova, port {base.port_id(1)}, '
+            f'server {base.server_id(1)}\n', self.err)
         self.assertEqual([], self.inventory.pools())
         self.assertEqual(2, self.create('--adopt')['adopted'])
         self.assertEqual(
@@ -179,6 +187,70 @@ class TestPool(ManageTestCase):
     def test_dry_run(self) -> None:
         self.create('--dry-run')
         self.assertEqual([], self.inventory.pools())
+        self.cloud.add(1, '10.0.0.15')
+        dry = ('pool', 'create', 'pool', '--subnet', 'net-a', '--dry-run')
+        self.fails('in use: 10.0.0.15', *dry)
+        self.assertEqual(1, self.json(*dry, '--adopt')['adopted'])
+        self.assertEqual([], self.inventory.pools())
+        self.create('--adopt')
+        self.fails('already', *dry, '--adopt')
+
+    def test_exclude(self) -> None:
+        self.assertEqual(
+            '10.0.0.11, 10.0.0.13-10.0.0.15, 10.0.0.17-10.0.0.18',
+            self.create('--exclude', '10.0.0.10', '--exclude', '10.0.0.16',
+                        '--exclude', '10.0.0.19-10.0.0.30')['ranges'])
+        self.fails('at least one range', 'pool', 'create', 'x', '--subnet',
+                   'net-a', '--exclude', '10.0.0.0-10.0.0.255')
+
+    def test_show(self) -> None:
+        self.create()
+        self.reserve()
+        found = self.json('pool', 'show', 'pool')
+        self.assertEqual(('pool', 9, 1, 0), tuple(
+            found[key] for key in ('name', 'free', 'reserved', 'outside')))
+        self.fails('There is no pool', 'pool', 'show', 'x')
+
+    def test_set(self) -> None:
+        self.create('--range', '10.0.0.10-10.0.0.11')
+        held = self.reserve('a', 'b')
+        self.cloud.add(1, '10.0.0.15')
+        new = ('pool', 'set', 'pool', '--range', '10.0.0.11-10.0.0.16',
+               '--exclude', '10.0.0.14')
+        self.fails('in use: 10.0.0.15', *new)
+        for more in ('--dry-run',), ():
+            found = self.json(*new, '--adopt', *more)
+            self.assertEqual('10.0.0.11, 10.0.0.13, 10.0.0.15-10.0.0.16',
+                             found['ranges'])
+        # who has an address keeps it; once it is free, nobody gets it
+        self.assertEqual(State.RESERVED, self.state('10.0.0.10'))
+        found = self.json('pool', 'show', 'pool')
+        self.assertEqual((1, 1, 1, 2), tuple(found[key] for key in (
+            'outside', 'reserved', 'adopted', 'free')))
+        self.inventory.cancel(held, '')
+        self.assertEqual(['10.0.0.11', '10.0.0.13', '10.0.0.16'],
+                         base.addresses(self.reserve('x', 'y', 'z')))
+        self.assertEqual(0, self.json('pool', 'show', 'pool')['outside'])
+        self.fails('No free address', 'address', 'predict', 'x', '--pool',
+                   'pool', '--project', 'p')
+        self.fails('There is no pool', 'pool', 'set', 'x')
+        self.fails('no allocator', 'pool', 'set', 'pool', '--allocator', 'x')
+        self.assertEqual(('sticky', 7), tuple(self.json(
+            'pool', 'set', 'pool', '--allocator', 'sticky', '--reuse-delay',
+            '7')[key] for key in ('allocator', 'reuse_delay')))
+
+    def test_set_dhcp_servers(self) -> None:
+        self.config.write_text(self.config.read_text().replace(
+            'servers = a', 'servers = a, b'))
+        self.create('--dhcp-server', 'a')
+        self.claim()
+        self.claim(2, request='', serve=False)
+        self.fails('does not name c', 'pool', 'set', 'pool', '--dhcp-server',
+                   'c')
+        self.json('pool', 'set', 'pool', '--dhcp-server', 'b')
+        self.assertEqual([('a', A, base.mac(1), False, False),
+                          ('b', A, base.mac(1), True, False)],
+                         self.entries())
 
     def test_dhcp_of_neutron(self) -> None:
         self.cloud.subnets['net-a'] = self.subnet(enable_dhcp=True)
@@ -244,16 +316,81 @@ class TestAddress(ManageTestCase):
         self.assertEqual({'test'}, {f['by'] for f in found})
         self.clock.forward(-1)
         at = self.clock.now.isoformat()
-        change, = self.json('address', 'history', A, '--at', at)
-        self.assertEqual(('claimed', 'web', base.mac(1)), (
-            change['to'], change['server_name'], change['mac']))
+        held, = self.json('address', 'history', A, '--at', at)
+        self.assertEqual(
+            ('pool', 'claimed', 'web', base.PROJECT, base.mac(1)), tuple(
+                held[key] for key in ('pool', 'state', 'server_name',
+                                      'project_id', 'mac')))
         self.clock.now = begin
         self.clock.forward(-1)
         for when in (self.clock.now.isoformat(),
                      self.clock.now.replace(tzinfo=None).isoformat()):
-            self.assertEqual([], self.json('address', 'history', A, '--at',
-                                           when))
+            held, = self.json('address', 'history', A, '--at', when,
+                              '--pool', 'pool')
+            self.assertEqual(('free', '', ''), (
+                held['state'], held['server_name'], held['since']))
         self.assertEqual([], self.json('address', 'history', '10.9.9.9'))
+        self.fails('never was', 'address', 'history', '10.9.9.9', '--at', at)
+        self.fails('There is no pool', 'address', 'history', A, '--pool', 'x')
+
+    def test_a_name_is_no_command_for_the_terminal(self) -> None:
+        self.reserve('\x1b]0;evil\x07\nweb', request='req-9')
+        for command in (('address', 'list'),
+                        ('address', 'history', '10.0.0.12')):
+            self.assertEqual(0, self.run_(*command))
+            self.assertIn('\\x1b]0;evil\\x07\\nweb', self.out)
+            self.assertNotIn('\x1b', self.out)
+
+    def test_predict(self) -> None:
+        for allocator in ('sequential', 'random', 'sticky'):
+            self.inventory.change_pool('pool', allocator=allocator)
+            where = (('--pool', 'pool') if allocator == 'random' else
+                     ('--network', base.NETWORK))
+            found = self.json('address', 'predict', 'x', 'y', '--project',
+                              base.PROJECT, *where)
+            self.assertEqual(['x', 'y'], [f['server_name'] for f in found])
+            before = self.found(state=list(State))
+            self.assertEqual(before, self.found(state=list(State)))
+            self.assertEqual(
+                [f['address'] for f in found], base.addresses(self.reserve(
+                    'x', 'y', request=f'req-{allocator}')))
+        self.fails('There is no pool', 'address', 'predict', 'x', '--project',
+                   'p', '--pool', 'x')
+        self.fails('has no pool', 'address', 'predict', 'x', '--project',
+                   'p', '--network', base.SUBNET)
+        self.fails('No free address', 'address', 'predict', *'abcdefghijkl',
+                   '--project', 'p', '--pool', 'pool')
+
+    def test_export(self) -> None:
+        path = self.directory / 'list'
+        self.assertEqual(0, self.run_('address', 'export', str(path)))
+        self.assertIn('2 addresses written', self.err)
+        with open(path, encoding='utf-8', newline='') as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual(0o600, path.stat().st_mode & 0o777)
+        self.assertEqual(0, self.run_('address', 'export', str(path),
+                                      '--format', 'json'))
+        self.assertEqual(rows, json.loads(path.read_text()))
+        self.assertEqual([A, '10.0.0.11'], [r['address'] for r in rows])
+        self.assertEqual(base.mac(1), rows[0]['mac'])
+        self.assertEqual(0, self.run_('address', 'export', '-', '--format',
+                                      'json', '--state', 'active'))
+        self.assertEqual([], json.loads(self.out))
+        self.assertEqual(0, self.run_('address', 'export', '-', '--state',
+                                      'claimed'))
+        self.assertEqual(2, len(self.out.splitlines()))
+
+    def test_export_that_fails_leaves_the_old_file(self) -> None:
+        path = self.directory / 'list'
+        path.write_text('old')
+        self.fails('There is no pool', 'address', 'export', str(path),
+                   '--pool', 'x')
+        self.fails('No such file', 'address', 'export',
+                   str(self.directory / 'none' / 'list'))
+        self.assertEqual('old', path.read_text())
+        self.assertEqual({'list', 'vmip.conf'}, {
+            p.name for p in self.directory.iterdir()
+            if not p.name.startswith('vmip.sqlite')})
 
 
 class TestReservation(ManageTestCase):
@@ -268,14 +405,14 @@ class TestReservation(ManageTestCase):
 
     def test_way(self) -> None:
         self.assertEqual(
-            {'address': '10.0.0.15', 'server_name': 'web',
-             'project_id': 'any', 'until': '', 'state': 'reserved'},
+            {'pool': 'pool', 'address': '10.0.0.15', 'server_name': 'web',
+             'project': '', 'until': '', 'state': 'reserved'},
             self.create('10.0.0.15'))
         self.assertEqual('vmip-manage (eve)', self.inventory.history(
             ip('10.0.0.15'))[0].actor)
         self.assertEqual(
-            {'address': '10.0.0.16', 'server_name': 'web',
-             'project_id': 'p', 'until': '2027-01-02 02:04:00.000',
+            {'pool': 'pool', 'address': '10.0.0.16', 'server_name': 'web',
+             'project': 'p', 'until': '2027-01-02 02:04:00.000',
              'state': 'reserved'},
             self.create('10.0.0.16', '--project', 'p', '--until',
                         '2027-01-02T03:04+01:00'))
@@ -294,36 +431,247 @@ class TestReservation(ManageTestCase):
         rest = ('--server-name', 'web', '--pool')
         self.fails('in no range', *create, '10.0.0.99', *rest, 'pool')
         self.fails('There is no pool', *create, A, *rest, 'x')
+        self.fails('Say for whom', *create, '--pool', 'pool')
+        self.fails('ended already', *create, A, *rest, 'pool', '--until',
+                   '2001-01-01')
         self.claim()
         self.fails('is claimed', *create, A, *rest, 'pool')
+
+    def test_for_a_project(self) -> None:
+        self.assertEqual('10.0.0.10', self.json(
+            'reservation', 'create', '--pool', 'pool', '--project',
+            base.PROJECT)['address'])
+        self.assertEqual(['10.0.0.11'], base.addresses(
+            self.reserve(project=base.OTHER_PROJECT)))
+        self.assertEqual(['10.0.0.10'], base.addresses(self.reserve('any')))
+        self.assertEqual(['10.0.0.12'], base.addresses(self.reserve('more')))
+        self.assertEqual(1, len(self.json(
+            'reservation', 'list', '--project', base.PROJECT)))
+        self.assertEqual([], self.json('reservation', 'list', '--project',
+                                       base.OTHER_PROJECT))
+
+    def test_kept_back(self) -> None:
+        self.json('reservation', 'create', A, '--pool', 'pool')
+        self.assertEqual(['10.0.0.11'], base.addresses(self.reserve()))
+        self.assertEqual(A, self.claim(2, request='', address=ip(A)))
+
+    def test_of_a_running_server(self) -> None:
+        self.reserve('web')
+        self.claim()
+        self.assertEqual('claimed', self.create(A)['state'])
+        self.assertEqual('claimed', self.create(
+            A, '--until', '2099-01-01')['state'])
+        self.inventory.release(self.row(A), 'deleted')
+        self.finish(A)
+        self.assertEqual(State.RESERVED, self.state(A))
+        self.assertEqual([A], base.addresses(self.reserve('web')))
+
+    def plan(self, text: str, *argv: str) -> tuple[str, ...]:
+        path = self.directory / 'plan.csv'
+        path.write_bytes(text.encode())
+        return ('reservation', 'import', str(path), *argv)
+
+    PLAN = ('address,server_name,project,until,pool\n'
+            ',db,p,,\n'
+            '10.0.0.10,web,,2099-01-02T03:04,pool\n'
+            '\n'
+            '10.0.0.12,,p,,\n')
+
+    def test_import(self) -> None:
+        argv = self.plan(self.PLAN, '--pool', 'pool')
+        expected = [(2, '10.0.0.11', 'db', 'p', ''),
+                    (3, '10.0.0.10', 'web', '', '2099-01-02 03:04:00.000'),
+                    (5, '10.0.0.12', '', 'p', '')]
+        for more in ('--dry-run',), ():
+            self.assertEqual([], self.found())
+            self.assertEqual(expected, [
+                tuple(line[key] for key in (
+                    'line', 'address', 'server_name', 'project', 'until'))
+                for line in self.json(*argv, *more)])
+        self.assertEqual(3, len(self.found()))
+        # again: what is there stays, what names no address has one
+        self.fails('line 2: db has 10.0.0.11', *argv)
+        self.assertEqual(3, len(self.found()))
+
+    def test_what_list_writes_is_a_plan(self) -> None:
+        self.json(*self.plan(self.PLAN, '--pool', 'pool'))
+        self.assertEqual(0, self.run_('reservation', 'list', '-f', 'csv'))
+        listed = self.out
+        self.json(*self.plan(listed))
+        self.assertEqual(0, self.run_('reservation', 'list', '-f', 'csv'))
+        self.assertEqual(listed, self.out)
+        self.assertEqual(4, len(listed.splitlines()))
+
+    def test_import_names_every_bad_line(self) -> None:
+        self.claim(address=ip('10.0.0.20'), request='')
+        self.fails('line 3: ', *self.plan(
+            'pool,address,server_name,until\r\n'
+            'pool,10.0.0.10,good,\r\n'
+            'pool,10.0.0,web,\r\n'
+            'pool,10.0.0.99,web,\r\n'
+            'pool,10.0.0.20,web,\r\n'
+            'pool,10.0.0.11,"two\r\nlines",\r\n'
+            'none,10.0.0.12,web,\r\n'
+            ',10.0.0.12,web,\r\n'
+            'pool,10.0.0.12,web,noon\r\n'
+            'pool,10.0.0.12,web,2001-01-01\r\n'
+            'pool,10.0.0.12,web\r\n'
+            'pool,10.0.0.10,again,\r\n'
+            'pool,,,\r\n'
+            f'pool,10.0.0.13,{"x" * 256},\r\n'))
+        lines = dict(line.split(': ', 1) for line in self.err.splitlines()
+                     if line.startswith('line '))
+        self.assertEqual([f'line {n}' for n in (
+            3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15)], list(lines))
+        self.assertEqual(1, len(self.found()))
+
+    def test_import_of_what_is_no_plan(self) -> None:
+        for text, word in (
+                ('', 'name the columns'), ('a,b\n1,2\n', "'a'"),
+                ('address,address\n', 'each once'), ('pool\n', 'address'),
+                ('address,server_name\n"x', 'line 2')):
+            self.fails(word, *self.plan(text, '--pool', 'pool'))
+        path = self.directory / 'plan.csv'
+        path.write_bytes(b'address\n\xff\n')
+        self.fails('UTF-8', 'reservation', 'import', str(path))
+        self.fails('No such file', 'reservation', 'import', '/nowhere')
+
+
+class Terminal(io.StringIO):
+
+    def isatty(self) -> bool:
+        return True
 
 
 class TestDhcp(ManageTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.driver = fakes.Server('a')
+        self.driver, self.other = fakes.Server('a'), fakes.Server('b')
+        self.config.write_text(
+            self.config.read_text().replace('servers = a', 'servers = a, b'))
         self.patch(manage_dhcp.manager, 'load_drivers',
-                   lambda conf: {'a': self.driver})
+                   lambda conf: {'a': self.driver, 'b': self.other})
         self.pool()
         self.claim()
 
     def serve(self, address: str, number: int) -> None:
         self.driver.put([dhcp.HostEntry(base.mac(number), ip(address))])
 
-    def test_agree(self) -> None:
+    def away(self) -> None:
+        def entries() -> Any:
+            raise exceptions.DHCPServerUnavailable('b is away: start it')
+
+        self.patch(self.other, 'entries', entries)
+
+    def rows(self, *argv: str, code: int = 0) -> list[tuple[Any, ...]]:
+        return [tuple(line.values())
+                for line in self.json('dhcp', *argv, code=code)]
+
+    def test_check_agrees(self) -> None:
         self.serve(A, 1)
         self.assertEqual([], self.json('dhcp', 'check'))
 
-    def test_differ(self) -> None:
-        self.serve('10.0.0.11', 2)
-        self.driver.complaints.append('It is not well: start it.')
+    def test_check_differs(self) -> None:
+        """In both directions, and whether the list knows of it."""
+        B, C = '10.0.0.11', '10.0.0.12'
+        for number in (2, 3):
+            self.claim(number)
+        for work in self.inventory.work(port_ids=[
+                base.port_id(2), base.port_id(3)]):
+            self.inventory.work_done(work)
+        self.serve(C, 9)
+        self.serve('10.0.0.99', 8)
+        self.driver.complaints.append('not for this command')
+        expected = [('a', A, base.mac(1), 'nothing', 'to be done'),
+                    ('a', B, base.mac(2), 'nothing', 'lost'),
+                    ('a', C, base.mac(3), base.mac(9), 'changed'),
+                    ('a', '10.0.0.99', 'nothing', base.mac(8),
+                     'wanted by nobody')]
+        self.assertEqual(expected, self.rows('check', code=1))
+        work, = self.inventory.work(port_ids=[base.port_id(1)])
+        self.inventory.work_failed(work, 'no room', 1)
+        self.assertEqual('to be done: no room',
+                         self.rows('check', code=1)[0][4])
+        self.assertEqual([], self.rows('check', '--server', 'b'))
+        self.assertEqual(
+            4, len(self.rows('check', '--server', 'b', '--server', 'a',
+                             '--server', 'a', code=1)))
+
+    def test_check_of_a_removal_that_waits(self) -> None:
+        self.serve(A, 1)
+        self.inventory.release(self.row(A), '')
+        self.assertEqual([('a', A, 'nothing', base.mac(1), 'to be done')],
+                         self.rows('check', code=1))
+
+    def test_one_is_away(self) -> None:
+        """It is told of, and the others are looked at."""
+        self.serve('10.0.0.99', 8)
+        self.away()
+        for command, columns in (('check', 5), ('sync', 5)):
+            found = self.rows(command, '--server', 'b', '--server', 'a',
+                              code=1)
+            self.assertEqual(
+                ('b', *[''] * (columns - 2), 'b is away: start it'),
+                found[0])
+            self.assertEqual({'a'}, {row[0] for row in found[1:]})
+
+    def test_no_such_server(self) -> None:
+        for command in 'check', 'sync', 'doctor':
+            self.fails('does not name c', 'dhcp', command, '--server', 'c')
+
+    def test_doctor(self) -> None:
+        expected = [('a', 'none', True, ''), ('b', 'none', True, '')]
+        self.assertEqual(expected, self.rows('doctor'))
+        self.driver.complaints += ['It is too small: raise it.', 'It leaks.']
+        expected[:1] = [('a', 'none', False, 'It is too small: raise it.'),
+                        ('a', 'none', False, 'It leaks.')]
+        self.assertEqual(expected, self.rows('doctor', code=1))
+        self.assertEqual(expected[2:], self.rows('doctor', '--server', 'b'))
+
+        def check() -> list[str]:
+            raise exceptions.DHCPServerUnavailable('away')
+
+        self.patch(self.driver, 'check', check)
+        self.assertEqual([('a', '', False, 'away'), expected[2]],
+                         self.rows('doctor', code=1))
+
+    def test_sync(self) -> None:
+        self.serve('10.0.0.99', 8)
+        expected = [('a', A, 'write', base.mac(1)),
+                    ('a', '10.0.0.99', 'remove', base.mac(8))]
+        before = self.inventory.entries(), self.driver.served()
+        self.assertEqual(
+            [(*row, 'would be done') for row in expected],
+            self.rows('sync', '--dry-run', code=1))
+        self.assertEqual(before, (self.inventory.entries(),
+                                  self.driver.served()))
+        self.assertEqual([], self.rows('sync', '--server', 'b'))
+        self.assertEqual([(*row, 'done') for row in expected],
+                         self.rows('sync'))
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+        for more in (), ('--dry-run',):
+            self.assertEqual([], self.rows('sync', *more))
+        self.assertEqual([], self.rows('check'))
+        self.assertEqual('', self.err)
+
+    def test_sync_names_what_is_left(self) -> None:
+        self.claim(2)
+        self.serve('10.0.0.99', 8)
+        self.driver.failing = {A: 'no room: make some', '10.0.0.99': 'locked'}
         self.assertEqual([
-            ('server', '', 'It is not well: start it.'),
-            (A, base.mac(1), 'nothing'),
-            ('10.0.0.11', 'nothing', base.mac(2))],
-            [tuple(line.values())[1:]
-             for line in self.json('dhcp', 'check', code=1)])
+            ('a', A, 'write', base.mac(1), 'no room: make some'),
+            ('a', '10.0.0.11', 'write', base.mac(2), 'done'),
+            ('a', '10.0.0.99', 'remove', base.mac(8), 'locked')],
+            self.rows('sync', code=1))
+        self.driver.failing.clear()
+        self.assertEqual(['done'] * 2,
+                         [row[4] for row in self.rows('sync')])
+
+    def test_sync_tells_a_terminal_how_far_it_is(self) -> None:
+        self.patch(io, 'StringIO', Terminal)
+        self.assertEqual(0, self.run_('dhcp', 'sync'))
+        self.assertEqual('\ra: 0 of 1\ra: 1 of 1\n', self.err)
 
     def test_list(self) -> None:
         found, = self.json('dhcp', 'list')

@@ -13,7 +13,8 @@
 """vmip-manage: the operator's tool."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import logging
 import os
 import sys
@@ -83,6 +84,19 @@ def inventory(cmd: command.Command) -> api.Inventory:
     """Return the list for a command."""
     manage: Manage = cmd.app
     return manage.inventory()
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Leave out of the log of these modules what the result says."""
+    before = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

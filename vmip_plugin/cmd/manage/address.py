@@ -13,14 +13,57 @@
 """vmip-manage address ..."""
 
 import argparse
-import datetime
+from collections.abc import Iterator
+import csv
+import json
+import os
+import pathlib
 from typing import Any
+from typing import TextIO
 
+from cliff import command
 from cliff import lister
 
 from vmip_plugin.cmd import manage
 from vmip_plugin.cmd.manage import arguments
+from vmip_plugin import exceptions
+from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
+
+COLUMNS = ('pool', 'address', 'state', 'server_name', 'mac', 'server_id',
+           'port_id', 'project_id', 'since', 'until', 'reserved_for',
+           'reserved_project', 'reserved_until')
+
+#: addresses between two words of progress
+_STEP = 10000
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--pool', help='only of this pool')
+    parser.add_argument(
+        '--state', action='append', dest='state', type=states.State,
+        choices=list(states.State), metavar='STATE',
+        help='only in this state (may be repeated): ' + ', '.join(
+            states.State))
+    parser.add_argument('--address', type=arguments.address,
+                        help='only this address')
+    parser.add_argument('--server', help='only of this server, by id or '
+                                         'by the name in the request')
+    parser.add_argument('--project', metavar='ID',
+                        help='only of this project')
+
+
+def _rows(cmd: command.Command, parsed_args: argparse.Namespace
+          ) -> Iterator[tuple[Any, ...]]:
+    for pool, a in manage.inventory(cmd).addresses(
+            pool=parsed_args.pool, state=parsed_args.state,
+            address=parsed_args.address, server=parsed_args.server,
+            project=parsed_args.project):
+        yield (pool.name, str(a.address), a.state.value, a.server_name or '',
+               a.mac or '', a.server_id or '', a.port_id or '',
+               a.project_id or '', arguments.show(a.changed_at),
+               arguments.show(a.expires_at), a.hold_name or '',
+               a.hold_project or '', arguments.show(a.hold_until))
 
 
 class List(lister.Lister):
@@ -28,30 +71,70 @@ class List(lister.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument('--pool', help='only of this pool')
-        parser.add_argument(
-            '--state', action='append', dest='state', type=states.State,
-            choices=list(states.State), metavar='STATE',
-            help='only in this state (may be repeated): ' + ', '.join(
-                states.State))
-        parser.add_argument('--address', type=arguments.address,
-                            help='only this address')
-        parser.add_argument('--server', help='only of this server, by id or '
-                                             'by the name in the request')
+        _add_filters(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
-        found = manage.inventory(self).addresses(
-            pool=parsed_args.pool, state=parsed_args.state,
-            address=parsed_args.address, server=parsed_args.server)
-        return ('pool', 'address', 'state', 'server_name', 'mac', 'server_id',
-                'port_id', 'project_id', 'since', 'until'), [
-            (pool.name, str(a.address), a.state.value,
-             a.server_name or a.hold_name or '', a.mac or '',
-             a.server_id or '', a.port_id or '', a.project_id or '',
-             arguments.show(a.changed_at), arguments.show(a.expires_at))
-            for pool, a in found]
+        return COLUMNS, (tuple(map(arguments.text, row))
+                         for row in _rows(self, parsed_args))
+
+
+class Export(command.Command):
+    """Write the list into a file as CSV or JSON, however long it is."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('file', help='- for standard output; one that is '
+                                         'there is replaced when all is '
+                                         'written')
+        parser.add_argument('--format', choices=['csv', 'json'],
+                            default='csv', help='default: %(default)s')
+        _add_filters(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        write = {'csv': _write_csv, 'json': _write_json}[parsed_args.format]
+        rows = self._told(_rows(self, parsed_args))
+        if parsed_args.file == '-':
+            write(self.app.stdout, rows)
+            return
+        path = pathlib.Path(parsed_args.file)
+        part = path.with_name(f'.{path.name}.{os.getpid()}')
+        try:
+            # others need not read who has which address
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                              0o600), 'w', encoding='utf-8',
+                      newline='') as file:
+                write(file, rows)
+            part.replace(path)
+        except OSError as exc:
+            raise exceptions.VmipError(f'{path}: {exc.strerror}') from exc
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _told(self, rows: Iterator[tuple[Any, ...]],
+              ) -> Iterator[tuple[Any, ...]]:
+        number = 0
+        for number, row in enumerate(rows, 1):
+            yield row
+            if number % _STEP == 0 and self.app.stderr.isatty():
+                print(f'{number} addresses', file=self.app.stderr)
+        print(f'{number} addresses written', file=self.app.stderr)
+
+
+def _write_csv(file: TextIO, rows: Iterator[tuple[Any, ...]]) -> None:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+
+
+def _write_json(file: TextIO, rows: Iterator[tuple[Any, ...]]) -> None:
+    file.write('[')
+    for number, row in enumerate(rows):
+        file.write((',' if number else '') + '\n' + json.dumps(
+            dict(zip(COLUMNS, row, strict=True))))
+    file.write('\n]\n')
 
 
 class History(lister.Lister):
@@ -62,19 +145,69 @@ class History(lister.Lister):
         parser.add_argument('address', type=arguments.address)
         parser.add_argument(
             '--at', type=arguments.moment, metavar='TIME',
-            help='only the change that was in force at this time, UTC unless '
-                 'it says otherwise (2026-11-20T12:00)')
+            help='say who held it at this time, UTC unless it says otherwise '
+                 '(2026-11-20T12:00)')
+        parser.add_argument('--pool', help='only in this pool')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
-        changes = manage.inventory(self).history(parsed_args.address)
-        at: datetime.datetime | None = parsed_args.at
-        if at is not None:
-            changes = [c for c in changes if c.at <= at][-1:]
-        return ('at', 'event', 'from', 'to', 'server_name', 'server_id',
-                'project_id', 'mac', 'by', 'reason', 'request_id'), [
-            (arguments.show(c.at), c.event, c.old_state, c.new_state,
-             c.server_name or '', c.server_id or '', c.project_id or '',
-             c.mac or '', c.actor, c.reason, c.request_id or '')
-            for c in changes]
+        inventory = manage.inventory(self)
+        names = {pool.id: pool.name for pool, _ in inventory.pools()}
+        if parsed_args.at is not None:
+            return ('pool', 'address', 'state', 'server_name', 'server_id',
+                    'project_id', 'mac', 'port_id', 'since', 'until',
+                    'reserved_for', 'reserved_project', 'request_id'), [
+                (names.get(s.pool_id, s.pool_id), str(s.address),
+                 s.state.value, arguments.text(s.server_name),
+                 s.server_id or '', s.project_id or '', s.mac or '',
+                 s.port_id or '', arguments.show(s.since),
+                 arguments.show(s.expires_at), arguments.text(s.hold_name),
+                 s.hold_project or '', arguments.text(s.request_id))
+                for s in inventory.standing(
+                    parsed_args.address, parsed_args.at, parsed_args.pool)]
+        return ('pool', 'at', 'event', 'from', 'to', 'server_name',
+                'server_id', 'project_id', 'mac', 'by', 'reason',
+                'request_id'), [
+            (names.get(c.pool_id, c.pool_id), arguments.show(c.at), c.event,
+             c.old_state, c.new_state, arguments.text(c.server_name),
+             c.server_id or '', c.project_id or '', c.mac or '', c.actor,
+             c.reason, arguments.text(c.request_id))
+            for c in inventory.history(parsed_args.address,
+                                       parsed_args.pool)]
+
+
+class Predict(lister.Lister):
+    """Say which address a server would get if it were created now.
+
+    It gets it, unless the list changes before: "reservation create" keeps
+    it.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('names', nargs='+', metavar='NAME',
+                            help='name of the server; several are created '
+                                 'in this order')
+        where = parser.add_mutually_exclusive_group(required=True)
+        where.add_argument('--network', metavar='ID',
+                           help='the network that it will ask for')
+        where.add_argument('--pool', help='a pool of that network')
+        parser.add_argument('--project', metavar='ID', required=True,
+                            help='project of the server')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        inventory = manage.inventory(self)
+        network = parsed_args.network or inventory.pool(
+            parsed_args.pool).network_id
+        names = {pool.id: pool.name for pool, _ in inventory.pools()}
+        found = inventory.rehearsal().reserve(
+            records.Requester('predict', parsed_args.project),
+            [records.Wanted(network, tuple(parsed_args.names))], 60)
+        if not found:
+            raise exceptions.PoolNotFound(f'Network {network} has no pool')
+        return ('server_name', 'pool', 'address'), [
+            (arguments.text(a.server_name), names[a.pool_id], str(a.address))
+            for a in found]

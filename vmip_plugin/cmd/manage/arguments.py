@@ -54,7 +54,21 @@ def seconds(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """Parse a number of things that is not 0."""
+    if not text.isdecimal() or not 0 < int(text) <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a number from 1 to {_MAX_SECONDS}')
+    return int(text)
+
+
 def show(when: datetime.datetime | None) -> str:
     """Write a moment as ISO 8601, UTC."""
     return '' if when is None else when.astimezone(datetime.UTC).isoformat(
         sep=' ', timespec='milliseconds').removesuffix('+00:00')
+
+
+def text(words: str | None) -> str:
+    """Write a tenant's words so that a terminal takes none for a command."""
+    return ''.join(c if c.isprintable() else c.encode(
+        'unicode_escape').decode() for c in words or '')

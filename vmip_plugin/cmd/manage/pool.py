@@ -13,7 +13,7 @@
 """vmip-manage pool ..."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from cliff import command
@@ -24,47 +24,45 @@ from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.cmd import manage
 from vmip_plugin.cmd.manage import arguments
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import ranges as vmip_ranges
 from vmip_plugin.inventory import records
-from vmip_plugin import types
+from vmip_plugin.inventory import states
 
 COLUMNS = ('name', 'cidr', 'subnet_id', 'network_id', 'allocator',
-           'reuse_delay', 'dhcp_servers')
+           'reuse_delay', 'dhcp_servers', 'ranges')
 
 
 def _values(pool: records.Pool) -> tuple[Any, ...]:
     return (pool.name, pool.cidr, pool.subnet_id, pool.network_id,
-            pool.allocator, pool.reuse_delay, ','.join(pool.dhcp_servers))
+            pool.allocator, pool.reuse_delay, ','.join(pool.dhcp_servers),
+            ', '.join(str(a) if a == b else f'{a}-{b}'
+                      for a, b in pool.ranges))
 
 
-class Create(show.ShowOne):
-    """Make a pool for a Neutron subnet.
-
-    Ranges are those of the subnet's allocation pools unless given; the
-    subnet's gateway is left out. Addresses that Neutron has given away
-    already are conflicts: --adopt takes them into the list as they are, so
-    that nobody else gets them.
-    """
+class _Writer(show.ShowOne):
+    """What creating and changing a pool have in common."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument('name', help='name of the pool')
-        parser.add_argument('--subnet', required=True,
-                            help='name or id of the Neutron subnet')
         parser.add_argument(
             '--range', dest='ranges', action='append', metavar='FIRST-LAST',
             type=arguments.address_range,
             help='addresses to hand out (may be repeated)')
-        parser.add_argument('--allocator', default='sequential',
-                            help='how a free address is picked '
-                                 '(default: %(default)s)')
         parser.add_argument(
-            '--reuse-delay', type=arguments.seconds, default=0,
-            metavar='SECONDS',
-            help='time that an address rests before it is given away again '
-                 '(default: %(default)s)')
+            '--exclude', dest='excluded', action='append', default=[],
+            metavar='FIRST-LAST', type=arguments.address_range,
+            help='addresses, or one, that are not to be handed out (may be '
+                 'repeated)')
+        parser.add_argument('--allocator',
+                            help='how a free address is picked: sequential, '
+                                 'random, sticky or one of your own')
+        parser.add_argument(
+            '--reuse-delay', type=arguments.seconds, metavar='SECONDS',
+            help='time that an address rests before it is given away again')
         parser.add_argument(
             '--dhcp-server', dest='dhcp_servers', action='append',
-            default=[], metavar='NAME',
+            metavar='NAME',
             help='a server of [dhcp] servers that answers in this subnet '
                  '(may be repeated)')
         parser.add_argument(
@@ -74,82 +72,149 @@ class Create(show.ShowOne):
                             help='say what would be done, and do nothing')
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace
-                    ) -> tuple[Any, Any]:
-        inventory = manage.inventory(self)
-        cloud = self.app.cloud()
-        subnet = cloud.subnet(parsed_args.subnet)
+    def _subnet(self, name_or_id: str) -> vmip_cloud.Subnet:
+        subnet: vmip_cloud.Subnet | None = self.app.cloud().subnet(name_or_id)
         if subnet is None:
             raise exceptions.PoolNotFound(
-                f'Neutron has no subnet {parsed_args.subnet}: see '
+                f'Neutron has no subnet {name_or_id}: see '
                 f'"openstack subnet list"')
-        self._check(subnet, parsed_args)
-        ranges = [
-            part for first, last in parsed_args.ranges or subnet.ranges
-            for part in _without(first, last, subnet.gateway)]
-        in_use = list(_in_use(cloud, subnet, ranges))
-        for found in in_use:
-            print(f'in use: {found.address} by port {found.port_id}',
-                  file=self.app.stderr)
-        if in_use and not parsed_args.adopt:
-            raise exceptions.AddressInUse(
-                f'{len(in_use)} addresses are in use already: repeat with '
-                f'--adopt to take them into the list')
-        if parsed_args.dry_run:
-            pool = records.Pool(
-                '', parsed_args.name, subnet.network_id, subnet.id,
-                subnet.cidr, parsed_args.allocator, parsed_args.reuse_delay,
-                tuple(parsed_args.dhcp_servers))
-        else:
-            pool = inventory.create_pool(
-                name=parsed_args.name, network_id=subnet.network_id,
-                subnet_id=subnet.id, cidr=subnet.cidr, ranges=ranges,
-                allocator=parsed_args.allocator,
-                reuse_delay=parsed_args.reuse_delay,
-                dhcp_servers=parsed_args.dhcp_servers, adopt=in_use)
-        return (*COLUMNS, 'ranges', 'adopted'), (
-            *_values(pool), ', '.join(f'{a}-{b}' for a, b in ranges),
-            len(in_use))
+        return subnet
 
-    def _check(self, subnet: vmip_cloud.Subnet,
-               parsed_args: argparse.Namespace) -> None:
-        if subnet.enable_dhcp:
-            print('warning: the subnet has enable_dhcp=True, so Neutron\'s '
-                  'own DHCP may answer the guests too: "openstack subnet set '
-                  f'--no-dhcp {subnet.id}"', file=self.app.stderr)
+    def _check_servers(self, names: Sequence[str]) -> None:
         known = self.app.conf.dhcp.servers
-        for name in parsed_args.dhcp_servers:
+        for name in names:
             if name not in known:
                 raise exceptions.ConfigError(
                     f'[dhcp] servers does not name {name}; it has: '
                     f'{", ".join(known) or "none"}')
 
+    def _conflicts(self, subnet: vmip_cloud.Subnet,
+                   within: vmip_ranges.Ranges, known: set[Any],
+                   adopt: bool) -> list[records.InUse]:
+        """Return what Neutron has given away in some ranges, and tell it.
 
-def _without(first: types.Address, last: types.Address,
-             gap: types.Address | None
-             ) -> Iterable[tuple[types.Address, types.Address]]:
-    if gap is None or not int(first) <= int(gap) <= int(last):
-        yield first, last
-        return
-    if first != gap:
-        yield first, gap - 1
-    if last != gap:
-        yield gap + 1, last
-
-
-def _in_use(cloud: vmip_cloud.Cloud, subnet: vmip_cloud.Subnet,
-            ranges: list[tuple[types.Address, types.Address]]
-            ) -> Iterable[records.InUse]:
-    for port in cloud.ports(network_id=subnet.network_id):
-        for subnet_id, address in port.addresses:
-            if subnet_id == subnet.id and any(
-                    int(a) <= int(address) <= int(b) for a, b in ranges):
-                yield records.InUse(
+        :param known: addresses that the list has as somebody's.
+        :raises AddressInUse: there are some, and they are not to be adopted.
+        """
+        found = []
+        for port in self.app.cloud().ports(network_id=subnet.network_id):
+            for subnet_id, address in port.addresses:
+                if (subnet_id != subnet.id or address in known
+                        or within.position(address) is None):
+                    continue
+                owner = arguments.text(port.device_owner) or 'nobody'
+                print(f'in use: {address} by {owner}, port {port.id}, '
+                      f'server {port.device_id or "none"}',
+                      file=self.app.stderr)
+                found.append(records.InUse(
                     address, project_id=port.project_id, port_id=port.id,
                     mac=port.mac, server_id=(
                         port.device_id
                         if port.device_owner.startswith('compute:')
-                        else None))
+                        else None)))
+        if found and not adopt:
+            raise exceptions.AddressInUse(
+                f'{len(found)} addresses are in use already: repeat with '
+                f'--adopt to take them into the list')
+        return found
+
+
+class Create(_Writer):
+    """Make a pool for a Neutron subnet.
+
+    Ranges are those of the subnet's allocation pools unless given; the
+    subnet's gateway is left out. Addresses that Neutron has given away
+    already are conflicts: --adopt takes them into the list as they are, so
+    that nobody else gets them.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument('--subnet', required=True,
+                            help='name or id of the Neutron subnet')
+        parser.set_defaults(allocator='sequential', reuse_delay=0,
+                            dhcp_servers=[])
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        inventory = manage.inventory(self)
+        subnet = self._subnet(parsed_args.subnet)
+        if subnet.enable_dhcp:
+            print('warning: the subnet has enable_dhcp=True, so Neutron\'s '
+                  'own DHCP may answer the guests too: "openstack subnet set '
+                  f'--no-dhcp {subnet.id}"', file=self.app.stderr)
+        self._check_servers(parsed_args.dhcp_servers)
+        within = vmip_ranges.Ranges(
+            parsed_args.ranges or subnet.ranges).without(
+                _gateway(subnet) + parsed_args.excluded)
+        found = self._conflicts(subnet, within, set(), parsed_args.adopt)
+        if parsed_args.dry_run:
+            inventory = inventory.rehearsal()
+        pool = inventory.create_pool(
+            name=parsed_args.name, network_id=subnet.network_id,
+            subnet_id=subnet.id, cidr=subnet.cidr, ranges=within.runs,
+            allocator=parsed_args.allocator,
+            reuse_delay=parsed_args.reuse_delay,
+            dhcp_servers=parsed_args.dhcp_servers, adopt=found)
+        return (*COLUMNS, 'adopted'), (*_values(pool), len(found))
+
+
+class Set(_Writer):
+    """Change a pool; what is not named stays as it is.
+
+    Who has an address keeps it, also where it comes out of the ranges.
+    Addresses that come into them and that Neutron has given away already are
+    conflicts as in "pool create".
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        inventory = manage.inventory(self)
+        pool = inventory.pool(parsed_args.name)
+        if parsed_args.dhcp_servers is not None:
+            self._check_servers(parsed_args.dhcp_servers)
+        runs = None
+        found: list[records.InUse] = []
+        if parsed_args.ranges or parsed_args.excluded:
+            subnet = self._subnet(pool.subnet_id)
+            within = vmip_ranges.Ranges(
+                parsed_args.ranges or pool.ranges).without(
+                    _gateway(subnet) + parsed_args.excluded)
+            runs = within.runs
+            found = self._conflicts(
+                subnet, within,
+                {held.address for _, held in inventory.addresses(
+                    pool=pool.id)}, parsed_args.adopt)
+        if parsed_args.dry_run:
+            inventory = inventory.rehearsal()
+        pool = inventory.change_pool(
+            pool.id, ranges=runs, allocator=parsed_args.allocator,
+            reuse_delay=parsed_args.reuse_delay,
+            dhcp_servers=parsed_args.dhcp_servers, adopt=found)
+        return (*COLUMNS, 'adopted'), (*_values(pool), len(found))
+
+
+def _gateway(subnet: vmip_cloud.Subnet) -> list[vmip_ranges.Run]:
+    return [] if subnet.gateway is None else [(subnet.gateway,
+                                               subnet.gateway)]
+
+
+class Show(show.ShowOne):
+    """Show a pool and how full it is."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('name', help='name of the pool')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        inventory = manage.inventory(self)
+        wanted = inventory.pool(parsed_args.name)
+        pool, usage = next((p, u) for p, u in inventory.pools()
+                           if p.id == wanted.id)
+        return (*COLUMNS, *usage), (*_values(pool), *usage.values())
 
 
 class List(lister.Lister):
@@ -157,10 +222,9 @@ class List(lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
-        states = ('free', 'reserved', 'claimed', 'active', 'releasing',
-                  'quarantined', 'adopted')
-        return (*COLUMNS, *states), [
-            (*_values(pool), *(usage[state] for state in states))
+        columns = [state.value for state in states.State] + ['outside']
+        return (*COLUMNS, *columns), [
+            (*_values(pool), *(usage[column] for column in columns))
             for pool, usage in manage.inventory(self).pools()]
 
 

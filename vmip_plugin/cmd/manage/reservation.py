@@ -13,6 +13,7 @@
 """vmip-manage reservation ..."""
 
 import argparse
+import sys
 from typing import Any
 
 from cliff import command
@@ -21,27 +22,38 @@ from cliff import show
 
 from vmip_plugin.cmd import manage
 from vmip_plugin.cmd.manage import arguments
+from vmip_plugin.cmd.manage import plan
+from vmip_plugin import exceptions
 from vmip_plugin.inventory import records
 
-COLUMNS = ('address', 'server_name', 'project_id', 'until', 'state')
+#: the first of them are those of a plan, so that what "list" writes as CSV
+#: is one
+COLUMNS = ('pool', 'address', 'server_name', 'project', 'until', 'state')
 
 
-def _values(held: records.Address) -> tuple[Any, ...]:
-    return (str(held.address), held.hold_name, held.hold_project or 'any',
-            arguments.show(held.hold_until), held.state.value)
+def _values(pool: str, held: records.Address) -> tuple[Any, ...]:
+    return (pool, str(held.address), arguments.text(held.hold_name),
+            held.hold_project or '', arguments.show(held.hold_until),
+            held.state.value)
 
 
 class Create(show.ShowOne):
-    """Keep an address for the server of a given name."""
+    """Keep an address for a server that is still to be made.
+
+    For the server of that name, for any server of the project, or for both;
+    with neither, for nobody but who asks Neutron for that very address. A
+    server that has the address keeps it.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument('address', type=arguments.address)
+        parser.add_argument('address', type=arguments.address, nargs='?',
+                            help='without it, one is picked')
         parser.add_argument('--pool', required=True)
-        parser.add_argument('--server-name', required=True, metavar='NAME',
+        parser.add_argument('--server-name', metavar='NAME',
                             help='name that the create request will give')
         parser.add_argument('--project', metavar='ID',
-                            help='only for a server of this project')
+                            help='only for servers of this project')
         parser.add_argument(
             '--until', type=arguments.moment, metavar='TIME',
             help='end of the reservation, UTC unless it says otherwise; '
@@ -50,10 +62,51 @@ class Create(show.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
-        held = manage.inventory(self).hold(
+        held = manage.inventory(self).hold(records.Hold(
             parsed_args.pool, parsed_args.address, parsed_args.server_name,
-            parsed_args.project, parsed_args.until)
-        return COLUMNS, _values(held)
+            parsed_args.project, parsed_args.until))
+        return COLUMNS, _values(parsed_args.pool, held)
+
+
+class Import(lister.Lister):
+    """Carry out a plan of many reservations: all of it, or nothing.
+
+    The plan is a CSV file whose first line names its columns: address,
+    server_name, project, until, pool, in any order; address or server_name is
+    needed. Every line that cannot be is named.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('file', help='the plan; - for standard input')
+        parser.add_argument('--pool', help='pool of the lines that name none')
+        parser.add_argument('--dry-run', action='store_true',
+                            help='say what would be done, and do nothing')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        inventory = manage.inventory(self)
+        if parsed_args.file == '-':
+            wanted, errors = plan.read(sys.stdin.buffer, parsed_args.pool)
+        else:
+            try:
+                with open(parsed_args.file, 'rb') as file:
+                    wanted, errors = plan.read(file, parsed_args.pool)
+            except OSError as exc:
+                raise exceptions.VmipError(
+                    f'{parsed_args.file}: {exc.strerror}') from exc
+        if errors or parsed_args.dry_run:
+            inventory = inventory.rehearsal()
+        try:
+            held = inventory.hold_all(wanted)
+        except exceptions.PlanRefused as exc:
+            errors.update(exc.errors)
+        if errors:
+            raise exceptions.PlanRefused(errors)
+        return ('line', *COLUMNS), [
+            (number, *_values(wanted[number].pool, address))
+            for number, address in sorted(held.items())]
 
 
 class List(lister.Lister):
@@ -62,14 +115,17 @@ class List(lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument('--pool', help='only of this pool')
+        parser.add_argument('--project', metavar='ID',
+                            help='only for this project')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
-        return ('pool', *COLUMNS), [
-            (pool.name, *_values(held))
+        return COLUMNS, (
+            _values(pool.name, held)
             for pool, held in manage.inventory(self).addresses(
-                pool=parsed_args.pool, held_by_hand=True)]
+                pool=parsed_args.pool, project=parsed_args.project,
+                held_by_hand=True))
 
 
 class Delete(command.Command):
