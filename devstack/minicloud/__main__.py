@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
                     help='real guests (the default) or Nova\'s fake driver')
     up.add_argument('--no-vmip', dest='vmip', action='store_false',
                     help='without the plugin')
+    up.add_argument('--strict', action='store_true',
+                    help='no port before its host entry')
     up.add_argument('--fresh', action='store_true',
                     help='forget all state first')
 
@@ -101,7 +103,7 @@ def main() -> int:
     try:
         match args.command:
             case 'up':
-                cloud.up(args.compute, args.vmip, args.fresh)
+                cloud.up(args.compute, args.vmip, args.fresh, args.strict)
             case 'down':
                 cloud.down(args.purge)
             case 'install':

@@ -32,6 +32,7 @@ import time
 
 from minicloud import config
 from minicloud.guest import image
+from minicloud import kea3
 from minicloud import network
 from minicloud import packages
 from minicloud import process
@@ -46,7 +47,7 @@ UP = settings.STATE / 'up'
 # Stopped after the others, which would only complain of their absence.
 LAST = ('mariadb', 'rabbitmq', 'epmd')
 # A purge keeps what was fetched and built.
-KEPT = ('guest',)
+KEPT = ('guest', 'kea3')
 
 Task = tuple[Iterable[str], Callable[[], None]]
 
@@ -124,19 +125,20 @@ def _current_mode() -> services.Mode:
 
 
 def up(compute: str = 'libvirt', vmip: bool = True,
-       fresh: bool = False) -> None:
+       fresh: bool = False, strict: bool = False) -> None:
     """Bring the cloud up; what is up already stays.
 
     :param compute: 'libvirt', with real guests, or 'fake'.
     :param vmip: with the plugin.
     :param fresh: forget everything first.
+    :param strict: with the plugin's mechanism driver.
     :raises Failure: it does not come up; the services that did stay, to be
         looked at.
     :raises KeyboardInterrupt: and then nothing stays, unless the cloud had
         been up before.
     """
     say = _Progress()
-    mode = services.Mode(compute, vmip)
+    mode = services.Mode(compute, vmip, strict)
     with _lock():
         process.closing.clear()
         if fresh:
@@ -166,7 +168,7 @@ def _prepare(say: _Progress) -> None:
 
 
 def install() -> None:
-    """Install Debian's packages and build the guest; start nothing."""
+    """Install what tests need and build the guest; start nothing."""
     say = _Progress()
     with _lock():
         process.closing.clear()
@@ -174,6 +176,8 @@ def install() -> None:
         names = packages.missing()
         say(f'packages: {" ".join(names) or "all there"}')
         packages.install()
+        say(f'Kea 3: {"there" if kea3.ready() else "fetching it"}')
+        kea3.install()
         image.build()
     say('installed')
 
@@ -189,12 +193,12 @@ def _up(mode: services.Mode, say: _Progress) -> None:
                  settings.STATE / 'neutron', settings.STATE / 'vmip',
                  settings.STATE / 'rabbitmq', settings.LIBVIRT_SOCKET.parent,
                  *(settings.STATE / f'compute-{name}/instances'
-                   for name in settings.COMPUTES)):
+                   for name in (*settings.COMPUTES, 'fake2'))):
         path.mkdir(parents=True, exist_ok=True)
     _configure(mode)
     _stop_unwanted(mode, say)
     settings.write_private(MODE, json.dumps(dataclasses.asdict(mode)))
-    specs = services.table(mode)
+    specs = [spec for spec in services.table(mode) if not spec.optional]
     tasks = _jobs(mode, say)
     for spec in specs:
         tasks[spec.name] = (spec.after, _starter(spec, say))
@@ -209,7 +213,7 @@ def _configure(mode: services.Mode) -> None:
     virt_type = 'qemu'
     if mode.compute == 'libvirt':
         virt_type = image.virt_type()
-    config.write(mode.vmip, virt_type)
+    config.write(mode.vmip, virt_type, mode.strict)
 
 
 def _stop_unwanted(mode: services.Mode, say: _Progress) -> None:
@@ -471,7 +475,8 @@ def _down(purge: bool = False) -> None:
     process.stop(names - set(LAST))
     process.stop(names)
     network.down()
-    for path in (services.LIBVIRT_RUN, settings.RUN / 'libvirt'):
+    for path in (services.LIBVIRT_RUN, settings.RUN / 'libvirt',
+                 settings.MORE):
         shutil.rmtree(path, ignore_errors=True)
     MODE.unlink(missing_ok=True)
     if purge and settings.STATE.exists():
@@ -542,7 +547,8 @@ def status() -> list[Status]:
         result.append(Status(
             name, main.pid if main else None, spec.port if spec else None,
             sum(item.rss for item in members.get(name, [])),
-            main.uptime if main else 0, spec is not None))
+            main.uptime if main else 0,
+            spec is not None and not spec.optional))
     guests = _guests()
     for guest in guests:
         result.append(Status('guest', guest.pid, None, guest.rss,

@@ -33,6 +33,7 @@ FILES = {
     'nova-compute.conf': 'nova/nova-compute.conf',
     'nova-compute-libvirt.conf': 'nova/nova-compute-libvirt.conf',
     'nova-compute-fake.conf': 'nova/nova-compute-fake.conf',
+    'nova-compute-fake2.conf': 'nova/nova-compute-fake2.conf',
     'libvirtd.conf': 'libvirt/libvirtd.conf',
     'qemu.conf': 'libvirt/qemu.conf',
     'rabbitmq.conf': 'rabbitmq/rabbitmq.conf',
@@ -57,8 +58,21 @@ def render(path: Path, values: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(value, path.read_text())
 
 
+def _more(name: str) -> str:
+    """Return what was put down to end a file with, as a test does it."""
+    path = settings.MORE / name
+    return f'\n# From more/{name}:\n\n{path.read_text()}' if (
+        path.exists()) else ''
+
+
 def _paste(values: dict[str, str], vmip: bool) -> str:
-    """Return nova-api's pipelines: the stock file, with the filter in it."""
+    """Return nova-api's pipelines: the stock file, with the filter in it.
+
+    Or the file of a test that plays the operator.
+    """
+    path = settings.MORE / 'api-paste.ini'
+    if path.exists():
+        return path.read_text()
     text = (settings.VENV / 'etc/nova/api-paste.ini').read_text()
     if not vmip:
         return text
@@ -71,10 +85,21 @@ def _paste(values: dict[str, str], vmip: bool) -> str:
     return text + '\n' + render(OPERATOR / 'api-paste.ini', values)
 
 
-def write(vmip: bool, virt_type: str) -> None:
+def _strict(text: str) -> str:
+    """Return ml2_conf.ini with the plugin's mechanism driver as well."""
+    text, count = re.subn(r'^(mechanism_drivers = .+)$', r'\1,vmip', text,
+                          flags=re.MULTILINE)
+    if count != 1:
+        raise process.Failure(f'{count} lines of ml2_conf.ini, not one, name '
+                              'the mechanism drivers')
+    return text
+
+
+def write(vmip: bool, virt_type: str, strict: bool = False) -> None:
     """Write every configuration file.
 
     :param vmip: with the plugin, as an operator would put it in.
+    :param strict: in strict mode.
     """
     values = settings.values() | {'virt_type': virt_type}
     for template, target in FILES.items():
@@ -83,12 +108,15 @@ def write(vmip: bool, virt_type: str) -> None:
             path = OPERATOR / template
             text += (f'\n# From operator/{template}:\n\n'
                      + render(path, values))
-        settings.write_private(settings.ETC / target, text)
+        if strict and template == 'ml2_conf.ini':
+            text = _strict(text)
+        settings.write_private(settings.ETC / target, text + _more(template))
     settings.write_private(settings.ETC / 'nova/api-paste.ini',
                            _paste(values, vmip))
     if vmip:
         settings.write_private(settings.VMIP_CONF,
-                               render(OPERATOR / 'vmip.conf', values))
+                               render(OPERATOR / 'vmip.conf', values)
+                               + _more('vmip.conf'))
     for user in RC:
         text = render(TEMPLATES / 'rc', values | {
             'user': user, 'password': values[f'password_{user}']})

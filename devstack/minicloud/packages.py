@@ -24,19 +24,33 @@ from minicloud import process
 from minicloud import settings
 
 # The servers without the packages that would start them, where there are
-# such; for RabbitMQ there are not.
+# such; for RabbitMQ, PostgreSQL and Prometheus there are not.
 PACKAGES = (
     'rabbitmq-server', 'mariadb-server-core', 'mariadb-client-core',
     'libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients',
     'qemu-system-x86', 'qemu-utils', 'dnsmasq-base', 'iproute2', 'tcpdump',
     'isc-dhcp-client', 'udhcpc', 'dhcpcd-base', 'busybox-static', 'cpio',
-    'xz-utils', 'libvirt-dev', 'pkg-config', 'gcc', 'python3-dev')
+    # dhcp_release, beside which the agent is measured
+    'dnsmasq-utils',
+    'xz-utils', 'libvirt-dev', 'pkg-config', 'gcc', 'python3-dev',
+    # for the tests of the list on other databases
+    'postgresql-15', 'galera-4',
+    # for the tests of the DHCP drivers
+    'dbus-daemon', 'isc-dhcp-server', 'kea-dhcp4-server', 'kea-dhcp6-server',
+    'kea-ctrl-agent', 'kea-admin',
+    # for the tests of the DevStack plugin
+    'patch', 'shellcheck',
+    # for the tests of etc/; of Prometheus only promtool
+    'logrotate', 'prometheus', 'systemd')
 
 POLICY = Path('/usr/sbin/policy-rc.d')
 POLICY_TEXT = '''#!/bin/sh
 # Of vmip-plugin's devstack/minicloud, for the time of one apt-get.
 exit 101
 '''
+
+CREATECLUSTER = Path(
+    '/etc/postgresql-common/createcluster.d/vmip-minicloud.conf')
 
 
 def missing() -> list[str]:
@@ -65,6 +79,23 @@ def _no_daemons() -> Iterator[None]:
         POLICY.unlink()
 
 
+@contextlib.contextmanager
+def _no_cluster() -> Iterator[None]:
+    """Let PostgreSQL's package make no databases of its own."""
+    parents = [folder for folder in CREATECLUSTER.parents
+               if not folder.exists()]
+    CREATECLUSTER.parent.mkdir(parents=True, exist_ok=True)
+    CREATECLUSTER.write_text('create_main_cluster = false\n')
+    try:
+        yield
+    finally:
+        CREATECLUSTER.unlink()
+        for folder in parents:
+            # the package is in its own by now
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
 def install() -> None:
     """Install the packages that are missing.
 
@@ -75,7 +106,7 @@ def install() -> None:
         return
     command = ['apt-get', 'install', '-y', '--no-install-recommends', *names]
     extra = {'DEBIAN_FRONTEND': 'noninteractive'}
-    with _no_daemons():
+    with _no_daemons(), _no_cluster():
         try:
             process.run(command, 'apt', extra)
         except process.Failure:

@@ -137,6 +137,8 @@ def environment(service: str, extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, 'PATH': f'{settings.VENV}/bin:{path}', 'LC_ALL': 'C.UTF-8',
             SERVICE: service, STATE: str(settings.STATE),
             CHECKOUT: str(settings.CHECKOUT),
+            # VMIP_VENV may have the plugin of another checkout in it.
+            'PYTHONPATH': str(settings.CHECKOUT),
             # setproctitle would write over the environment we look for.
             'SPT_NOENV': '1', **extra}
 

@@ -38,6 +38,8 @@ class Mode:
 
     compute: str = 'libvirt'
     vmip: bool = True
+    # The plugin's strict mode: no port before its host entry.
+    strict: bool = False
 
     @property
     def host(self) -> str:
@@ -63,6 +65,8 @@ class Spec:
     port: int | None = None
     # Seconds it has to come up.
     patience: float = 90
+    # Only "start" starts it, not "up".
+    optional: bool = False
 
     @property
     def digest(self) -> str:
@@ -158,14 +162,20 @@ def table(mode: Mode) -> list[Spec]:
     """Return the services that run in a mode."""
     ports = settings.PORTS
     # Read by Nova's and Neutron's processes if the plugin is in them.
-    vmip_env = {'VMIP_CONFIG': str(settings.VMIP_CONF)} if mode.vmip else {}
+    vmip_env = {'VMIP_CONFIG': str(settings.VMIP_CONF)}
     vmip_files = (settings.VMIP_CONF,) if mode.vmip else ()
     vmip_jobs = ('vmip-db',) if mode.vmip else ()
     neutron = (ETC / 'neutron/neutron.conf', ETC / 'neutron/ml2_conf.ini')
     nova = ETC / 'nova/nova.conf'
+    # Nova waits for a Keystone that is away, and ends where its user is not
+    # there yet.
+    nova_needs = ('db-nova', 'rabbitmq', 'identity')
     cell1 = ETC / 'nova/nova-cell1.conf'
-    compute = (nova, ETC / 'nova/nova-compute.conf',
-               ETC / f'nova/nova-compute-{mode.compute}.conf')
+
+    def compute(name: str) -> tuple[Path, ...]:
+        return (nova, ETC / 'nova/nova-compute.conf',
+                ETC / f'nova/nova-compute-{name}.conf')
+
     mariadb = settings.STATE / 'mariadb'
     rabbitmq = settings.STATE / 'rabbitmq'
     dhcp1 = settings.DHCP1
@@ -240,23 +250,23 @@ def table(mode: Mode) -> list[Spec]:
              env=vmip_env, files=(*neutron, *vmip_files)),
         Spec('nova-api', _uwsgi(ports['nova'], 'nova.wsgi.osapi_compute',
                                 '--processes', '2'),
-             after=('db-nova', 'rabbitmq', *vmip_jobs),
-             ready=answers(ports['nova']),
+             after=(*nova_needs, *vmip_jobs), ready=answers(ports['nova']),
              env={'OS_NOVA_CONFIG_DIR': f'{ETC}/nova', **vmip_env},
              files=(nova, ETC / 'nova/api-paste.ini', *vmip_files),
              port=ports['nova']),
         Spec('nova-conductor', configured('nova-conductor', nova, cell1),
-             after=('db-nova', 'rabbitmq'), files=(nova, cell1),
+             after=nova_needs, files=(nova, cell1),
              ready=reports('nova-conductor', 'minicloud', 'nova_cell1')),
         Spec('nova-scheduler', configured('nova-scheduler', nova),
-             after=('db-nova', 'rabbitmq'), files=(nova,),
+             after=nova_needs, files=(nova,),
              ready=reports('nova-scheduler', 'minicloud', 'nova_cell0')),
-        Spec('nova-compute', configured('nova-compute', *compute),
+        Spec('nova-compute', configured('nova-compute',
+                                        *compute(mode.compute)),
              after=('hosts', 'identity', 'placement', 'rabbitmq',
                     'neutron-api',
                     *(('libvirtd',) if mode.compute == 'libvirt' else ())),
              ready=reports('nova-compute', mode.host, 'nova_cell1'),
-             files=compute),
+             files=compute(mode.compute)),
         Spec('bridger', ('/usr/bin/python3', settings.HERE / 'bridger.py',
                          settings.TAPS), after=('network',),
              files=(settings.HERE / 'bridger.py',)),
@@ -287,6 +297,16 @@ def table(mode: Mode) -> list[Spec]:
             ready=appears(settings.LIBVIRT_SOCKET),
             files=(settings.HERE / 'libvirtd.sh', ETC / 'libvirt/qemu.conf',
                    ETC / 'libvirt/libvirtd.conf')))
+    else:
+        # To move servers to.
+        specs.append(Spec(
+            'nova-compute2', (BIN / 'python', '-P',
+                              settings.HERE / 'compute.py',
+                              *configured('', *compute('fake2'))[1:]),
+            ready=reports('nova-compute', f'{mode.host}2', 'nova_cell1'),
+            files=(*compute('fake2'),
+                   settings.HERE / 'virt/minicloud_moody.py'),
+            optional=True))
     if mode.vmip:
         for name in ('vmip-listener', 'vmip-reclaimer', 'vmip-agent'):
             specs.append(Spec(

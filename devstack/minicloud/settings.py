@@ -34,6 +34,7 @@ DONE = STATE / 'done'
 GUEST = STATE / 'guest'
 DHCP1 = STATE / 'dhcp1'
 TAPS = STATE / 'taps'
+MORE = STATE / 'more'
 VMIP_CONF = ETC / 'vmip/vmip.conf'
 
 # None is the usual port of its service: a real one may run here as well.

@@ -17,11 +17,13 @@ server's files, the frames on the wire, the guests' consoles.
 """
 
 from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 from pathlib import Path
+import re
 import struct
 import subprocess
 import time
@@ -127,7 +129,9 @@ def host_entries() -> dict[str, str]:
             continue    # removed between the two
         for line in lines:
             if line and not line.startswith('#'):
-                mac, address = line.split(',')[:2]
+                mac, *rest = line.split(',')
+                address, = (part for part in rest if re.fullmatch(
+                    r'[0-9]+(\.[0-9]+){3}', part))
                 found[address] = mac
     return found
 
@@ -141,12 +145,32 @@ def leases() -> dict[str, str]:
             if len(words) >= 4 and int(words[0]) > time.time()}
 
 
+@contextlib.contextmanager
+def configured(name: str, text: str, *services: str) -> Iterator[None]:
+    """Run services with more in a configuration file for a while."""
+    path = settings.MORE / name
+    before = path.read_text() if path.exists() else None
+    settings.write_private(path, text)
+    try:
+        minicloud.start(*services)
+        yield
+    finally:
+        if before is None:
+            path.unlink()
+        else:
+            settings.write_private(path, before)
+        minicloud.start(*services)
+
+
 class Cloud:
     """The cloud that is up, seen by a plain user and by the operator."""
 
     def __init__(self) -> None:
-        self.inventory = api.Inventory(
-            vmip_conf.load(str(settings.VMIP_CONF)), 'test')
+        # Not as a host service reads it: once, whatever becomes of it.
+        self.conf = vmip_conf.new()
+        vmip_conf.parse(self.conf, ['--config-file', str(settings.VMIP_CONF)],
+                        'test')
+        self.inventory = api.Inventory(self.conf, 'test')
         self._connections: dict[str, Any] = {}
 
     def sdk(self, name: str = 'demo') -> Any:
@@ -180,8 +204,8 @@ class Cloud:
 
     def address_state(self, address: str) -> str:
         """Return the state of an address in the list."""
-        found = self.inventory.addresses(
-            address=types.parse_address(address))
+        found = list(self.inventory.addresses(
+            address=types.parse_address(address)))
         return found[0][1].state.value if found else 'free'
 
     def console(self, server_id: str) -> str:
@@ -239,5 +263,5 @@ def utc(text: str) -> datetime.datetime:
 
 
 __all__ = ['Cloud', 'Frame', 'TooLate', 'acknowledged', 'address',
-           'discovered', 'host_entries', 'leases', 'minicloud', 'process',
-           'settings', 'utc', 'wait_for', 'wire']
+           'configured', 'discovered', 'host_entries', 'leases', 'minicloud',
+           'process', 'settings', 'utc', 'wait_for', 'wire']

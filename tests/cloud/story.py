@@ -79,10 +79,10 @@ class Story:
 
     def reserved(self, *names: str) -> dict[str, str]:
         """Return name to address of what the list has for servers."""
-        found = {
-            row['server_name']: row['address']
-            for name in names
-            for row in self.cloud.manage('address', 'list', '--server', name)}
+        # in one look: who has which may still change
+        found = {row['server_name']: row['address']
+                 for row in self.cloud.manage('address', 'list')
+                 if row['server_name'] in names}
         assert set(found) == set(names), f'{names} wanted, {found} found'
         return found
 

@@ -99,8 +99,8 @@ class TestKills(unittest.TestCase):
         return address, port.mac_address
 
     def holder(self, address: str) -> str | None:
-        found = self.cloud.inventory.addresses(
-            address=harness.address(address))
+        found = list(self.cloud.inventory.addresses(
+            address=harness.address(address)))
         return found[0][1].port_id if found else None
 
     def delete(self, name: str) -> None:
