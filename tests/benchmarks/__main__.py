@@ -15,11 +15,26 @@
 import argparse
 import sys
 
+from tests.benchmarks import allocation
+from tests.benchmarks import delay
+from tests.benchmarks import dhcp
+from tests.benchmarks import events
 from tests.benchmarks import latency
+from tests.benchmarks import leases
 from tests.benchmarks import margin
+from tests.benchmarks import overhear
+from tests.benchmarks import reclaim
+from tests.benchmarks import release
 from tests.benchmarks import reuse
+from tests.benchmarks import scale
+from tests.benchmarks import stories
+from tests.benchmarks import sweep
 
-BENCHES = {'latency': latency, 'margin': margin, 'reuse': reuse}
+BENCHES = {'allocation': allocation, 'delay': delay, 'dhcp': dhcp,
+           'events': events, 'latency': latency, 'leases': leases,
+           'margin': margin, 'overhear': overhear, 'reclaim': reclaim,
+           'release': release, 'reuse': reuse, 'scale': scale,
+           'stories': stories, 'sweep': sweep}
 
 
 def main() -> int:
