@@ -12,7 +12,8 @@
 
 """Sphinx configuration."""
 
-extensions = ['openstackdocstheme', 'oslo_config.sphinxext']
+extensions = ['openstackdocstheme', 'oslo_config.sphinxext',
+              'sphinx.ext.autodoc']
 project = 'vmip-plugin'
 author = 'vmip-plugin developers'
 master_doc = 'index'
