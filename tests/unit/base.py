@@ -10,7 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the unit tests have in common: a real list on a real SQLite file."""
+"""What the unit tests have in common: a real list in a real database.
+
+That is a SQLite file, or, where VMIP_TEST_DATABASE names a server, a database
+of its own on that server (see :mod:`tests.databases`).
+"""
 
 import atexit
 from collections.abc import Sequence
@@ -27,6 +31,7 @@ import fixtures
 from oslo_config import cfg
 import testtools
 
+from tests import databases
 from vmip_plugin import conf as vmip_conf
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import clock
@@ -53,16 +58,27 @@ def new_conf(connection: str) -> cfg.ConfigOpts:
 
 
 @functools.cache
-def template() -> pathlib.Path:
-    """Return a database upgraded to head, made once for this process."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix='vmip-unit-'))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    inventory = api.Inventory(new_conf(f'sqlite:///{path}/db'), 'test')
-    inventory.database.upgrade()
-    with inventory.database.engine.connect() as connection:
-        connection.exec_driver_sql('PRAGMA wal_checkpoint(TRUNCATE)')
-    inventory.database.engine.dispose()
-    return path / 'db'
+def template() -> str:
+    """Return a database upgraded to head, made once for this process.
+
+    :returns: its file or, on a server, its URL.
+    """
+    server = databases.given()
+    if server is None:
+        folder = tempfile.mkdtemp(prefix='vmip-unit-')
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        found = f'{folder}/db'
+        url = f'sqlite:///{found}'
+    else:
+        found = url = server.create()
+        atexit.register(server.drop, url)
+    database = api.Inventory(new_conf(url), 'test').database
+    database.upgrade()
+    if server is None:
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql('PRAGMA wal_checkpoint(TRUNCATE)')
+    database.engine.dispose()
+    return found
 
 
 class Clock(fixtures.Fixture):
@@ -88,12 +104,27 @@ class TestCase(testtools.TestCase):
         super().setUp()
         self.directory = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
-        self.connection = f'sqlite:///{self.directory}/vmip.sqlite'
-        shutil.copyfile(template(), self.directory / 'vmip.sqlite')
+        self.connection = self.new_database('vmip')
         self.log = self.useFixture(fixtures.FakeLogger())
         self.conf = new_conf(self.connection)
         self.inventory = self.new_inventory(self.actor)
         self.clock = self.useFixture(Clock())
+
+    def new_database(self, name: str, empty: bool = False) -> str:
+        """Make a database and return its URL.
+
+        :param name: of its file.
+        :param empty: without a schema.
+        """
+        server = databases.given()
+        if server is None:
+            path = self.directory / f'{name}.sqlite'
+            if not empty:
+                shutil.copyfile(template(), path)
+            return f'sqlite:///{path}'
+        url = server.create(None if empty else template())
+        self.addCleanup(server.drop, url)
+        return url
 
     def new_inventory(self, actor: str) -> api.Inventory:
         """Return the list as another process sees it."""
@@ -133,9 +164,22 @@ class TestCase(testtools.TestCase):
 
     def row(self, address: str) -> records.Address:
         """Return how an address stands."""
-        found = self.inventory.addresses(address=ip(address))
+        found = self.found(address=ip(address))
         self.assertEqual(1, len(found), found)
         return found[0][1]
+
+    def found(self, **filters: Any) -> list[
+            tuple[records.Pool, records.Address]]:
+        """Return the list, or what of it passes the filters."""
+        return list(self.inventory.addresses(**filters))
+
+    def hold(self, address: str, name: str | None = 'web',
+             project: str | None = None, seconds: float | None = None,
+             ) -> records.Address:
+        """Reserve an address by hand."""
+        return self.inventory.hold(records.Hold(
+            'pool', ip(address), name, project,
+            None if seconds is None else clock.after(seconds)))
 
     def state(self, address: str) -> State:
         return self.row(address).state

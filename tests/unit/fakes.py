@@ -16,12 +16,14 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import datetime
 from typing import Any
 
 from tests.unit import base
 from vmip_plugin import cloud
 from vmip_plugin.dhcp import base as dhcp
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin import types
 
 
@@ -32,11 +34,13 @@ class Cloud(cloud.Cloud):
         self.known: dict[str, cloud.Port] = {}
         #: None: gone
         self.servers: dict[str, str] = {}
+        self.networks = {base.NETWORK}
+        self.deleted: dict[str, datetime.datetime] = {}
         self.subnets: dict[str, cloud.Subnet] = {}
         self.away = False
         #: ports after which a list breaks off
         self.breaks_after: int | None = None
-        #: ports that lists leave out
+        #: ports and servers that lists leave out
         self.unlisted: set[str] = set()
         self.asked: list[str] = []
         self.blind = False
@@ -56,6 +60,7 @@ class Cloud(cloud.Cloud):
             device_id=base.server_id(server or number), device_owner=owner,
             status='ACTIVE')
         self.known[port.id] = port
+        self.servers.setdefault(port.device_id, 'ACTIVE')
         return port
 
     def port(self, port_id: str) -> cloud.Port | None:
@@ -66,13 +71,44 @@ class Cloud(cloud.Cloud):
         self._ask(f'ports {query}')
         listed = [p for p in self.known.values()
                   if p.id not in self.unlisted
-                  and p.network_id == query['network_id']]
+                  and p.network_id == query.get('network_id', p.network_id)
+                  and p.id in query.get('id', [p.id])
+                  and p.mac == query.get('mac_address', p.mac)
+                  and ('fixed_ips' not in query or any(
+                      f'ip_address={a}' in query['fixed_ips']
+                      for _, a in p.addresses))]
         for count, port in enumerate(listed):
             if count == self.breaks_after:
                 raise exceptions.CloudUnavailable('page 2 is missing')
             yield port
         if self.breaks_after is not None:
             raise exceptions.CloudUnavailable('the last page is missing')
+
+    def all_ports(self, network_id: str) -> Iterator[cloud.Port]:
+        self.known = dict(sorted(self.known.items()))
+        return self.ports(network_id=network_id)
+
+    def all_servers(self) -> Iterator[str]:
+        self._ask('servers')
+        for count, server_id in enumerate(sorted(self.servers)):
+            if count == self.breaks_after:
+                raise exceptions.CloudUnavailable('page 2 is missing')
+            if server_id not in self.unlisted:
+                yield server_id
+        if self.breaks_after is not None:
+            raise exceptions.CloudUnavailable('the last page is missing')
+
+    def deleted_servers(self, since: datetime.datetime) -> Iterator[str]:
+        self._ask(f'deleted since {since:%H:%M:%S}')
+        for server_id, when in self.deleted.items():
+            if when >= since:
+                yield server_id
+
+    def delete(self, number: int) -> None:
+        """Delete a server and its port."""
+        del self.known[base.port_id(number)]
+        del self.servers[base.server_id(number)]
+        self.deleted[base.server_id(number)] = clock.now()
 
     def server_status(self, server_id: str) -> str | None:
         self._ask(f'server {server_id}')
@@ -81,6 +117,10 @@ class Cloud(cloud.Cloud):
     def subnet(self, name_or_id: str) -> cloud.Subnet | None:
         self._ask(f'subnet {name_or_id}')
         return self.subnets.get(name_or_id)
+
+    def has_network(self, network_id: str | None) -> bool:
+        self._ask(f'network {network_id}')
+        return network_id in self.networks
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
