@@ -23,7 +23,6 @@ import unittest
 
 from tests.cloud import harness
 from tests.cloud import story
-from vmip_plugin import cloud as vmip_cloud
 
 COMPUTES = {'mini-fake': 'nova-compute', 'mini-fake2': 'nova-compute2'}
 #: seconds in which whatever was told has been heard
@@ -316,19 +315,6 @@ class TestEnds(LifecycleTestCase):
         server, address = self.create('delete')
         self.cloud.sdk().compute.delete_server(server.id)
         self.free(address)
-
-    def test_list_of_the_deleted(self) -> None:
-        """Whole, of nobody that lives, and for an admin alone."""
-        lives, _ = self.create('lives')
-        server, address = self.create('listed')
-        since = harness.utc(server.created_at)
-        self.cloud.sdk().compute.delete_server(server.id)
-        self.free(address)
-        found = list(vmip_cloud.Cloud(self.cloud.conf).deleted_servers(since))
-        self.assertIn(server.id, found)
-        self.assertNotIn(lives.id, found)
-        self.assertEqual(403, self.cloud.sdk().compute.get(
-            '/servers', params={'status': 'DELETED'}).status_code)
 
     def test_delete_offloaded(self) -> None:
         """No nova-compute has the server: nova-api deletes it."""
