@@ -99,11 +99,11 @@ def adopt_all(session: orm.Session, rows: Sequence[dict[str, Any]],
               reason: str) -> None:
     """Make rows of addresses that are in use and have none yet.
 
-    :param rows: the columns of each that are not the state's.
+    :param rows: the columns of each, without ``generation`` and
+        ``changed_at``.
     """
     now = clock.now()
-    made = [{**row, 'state': State.ADOPTED.value, 'generation': 1,
-             'changed_at': now} for row in rows]
+    made = [{**row, 'generation': 1, 'changed_at': now} for row in rows]
     if made:
         session.execute(sa.insert(Row), made)
         session.execute(_RECORD, [

@@ -12,9 +12,10 @@
 
 """Pools: made, found, changed and emptied; addresses get their rows here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import ipaddress
 import json
+from typing import Any
 import uuid
 
 from oslo_db import exception as db_exc
@@ -39,6 +40,8 @@ CHUNK = 256
 UNPICKED = -1
 #: Fresh index of a pool all of whose addresses have a row.
 _ALL = allocation.MAX_KEY
+#: Addresses that are looked up at a time.
+_PAGE = 500
 
 _OF_NETWORK = sa.select(models.Pool).where(
     models.Pool.network_id == sa.bindparam('network_id')
@@ -154,40 +157,72 @@ def _serve_anew(session: orm.Session, pool: models.Pool,
 
 def adopt(session: orm.Session, pool: models.Pool,
           found: Sequence[records.InUse]) -> None:
-    """Take addresses that are in use already into the list.
+    """Take addresses that Neutron says are in use into the list.
 
-    Those in no range of the pool, and those that it has already as somebody's,
-    are left out.
+    Those in no range of the pool are left out. Neutron's word goes before the
+    list's: one that it has as another's, because an older list was put back,
+    is taken from that holder.
+
+    :raises AddressInUse: the list has changed since it was compared.
     """
     how = allocators.load(pool.allocator)
     within = ranges(session, pool.id)
-    known = {row.address: row for row in session.scalars(
-        sa.select(Row).where(Row.pool_id == pool.id,
-                             Row.state.in_(states.VACANT)))}
-    others = set(session.scalars(sa.select(Row.address).where(
-        Row.pool_id == pool.id, Row.state.not_in(states.VACANT))))
-    reason = 'in use when it came into the pool'
-    made = []
-    for one in found:
+    made, served = [], []
+    for one, row in _with_rows(session, pool, found):
         position = within.position(one.address)
-        if position is None or one.address in others:
+        if position is None:
             continue
+        state = State.CLAIMED if one.serve else State.ADOPTED
         values = {'project_id': one.project_id, 'mac': one.mac,
                   'server_id': one.server_id, 'port_id': one.port_id}
-        row = known.get(one.address)
-        if row is not None:
-            moves.move(session, row, states.Event.ADOPT, State.ADOPTED,
-                       reason, **{**moves.NOBODY, **values})
-        else:
+        if row is None:
             made.append({
                 **moves.NOBODY, **moves.NO_HOLD, **values,
-                'pool_id': pool.id, 'address': one.address,
+                'state': state.value, 'pool_id': pool.id,
+                'address': one.address,
                 'pick_key': how.key(pool.id, position)})
-    moves.adopt_all(session, made, reason)
+        else:
+            _adopt_known(session, row, one, state, values)
+        if one.serve:
+            served.append(one)
+    moves.adopt_all(session, made, 'in use when it came into the pool')
+    for _, row in _with_rows(session, pool, served):
+        assert row is not None
+        entries.want_all(session, pool, row, clock.now())
     if 2 * len(made) >= within.size:
         # The few that are free would be found one by one among the others.
         while freshen(session, pool):
             pass
+
+
+def _with_rows(session: orm.Session, pool: models.Pool,
+               found: Sequence[records.InUse],
+               ) -> Iterator[tuple[records.InUse, Row | None]]:
+    """Yield each with its row, None where nobody wanted the address yet."""
+    for start in range(0, len(found), _PAGE):
+        page = found[start:start + _PAGE]
+        rows = {row.address: row for row in session.scalars(
+            sa.select(Row).where(
+                Row.pool_id == pool.id,
+                Row.address.in_([one.address for one in page])))}
+        for one in page:
+            yield one, rows.get(one.address)
+
+
+def _adopt_known(session: orm.Session, row: Row, one: records.InUse,
+                 state: State, values: dict[str, Any]) -> None:
+    old = State(row.state)
+    if row.port_id == one.port_id and old in states.IN_USE and not (
+            one.serve and old is State.ADOPTED):
+        return      # it has come into the list meanwhile
+    if old not in states.VACANT and row.generation != one.generation:
+        raise exceptions.AddressInUse(
+            f'{row.address} is {old}, and has changed just now: try again')
+    for entry in moves.entries(session, row.id):
+        # of who had it before
+        entries.want(entry, present=False, at=clock.now())
+    moves.move(session, row, states.Event.ADOPT, state,
+               'Neutron says whose it is', **{**moves.NOBODY, **values})
 
 
 def find(session: orm.Session, name_or_id: str) -> models.Pool:

@@ -104,13 +104,20 @@ class Held:
 
 @dataclasses.dataclass(frozen=True)
 class InUse:
-    """An address that somebody had before the pool was made."""
+    """An address that somebody had before the list knew of it.
+
+    :param serve: the DHCP servers are to have its host entry.
+    :param generation: of what the list says of it, None where it says
+        nothing.
+    """
 
     address: types.Address
     project_id: str | None
     server_id: str | None
     port_id: str | None
     mac: str | None
+    serve: bool = False
+    generation: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,8 @@
     Nobody holds it, and it rests for the pool's reuse delay.
 ``adopted``
     Was in use before it came into the pool (``adopt``); left by ``release``
-    like any other.
+    like any other. Where its server is to have a host entry it is ``claimed``
+    instead. Also what an older list, put back, has as another's.
 
 With the allocator ``sticky`` a server that comes back under its name takes
 its old address also out of ``quarantined`` and, once Neutron has said that
@@ -131,7 +132,8 @@ TRANSITIONS: dict[Event, frozenset[tuple[State, State]]] = {
         Event.FINISH: _to({S.RELEASING},
                           {S.FREE, S.QUARANTINED, S.RESERVED}),
         Event.REST: _to({S.QUARANTINED}, {S.FREE}),
-        Event.ADOPT: _to({S.FREE, S.QUARANTINED, S.CLAIMED}, {S.ADOPTED}),
+        # Whoever the list had it for: Neutron says whose it is.
+        Event.ADOPT: _to(S, {S.ADOPTED, S.CLAIMED}),
         Event.HOLD: (_to({S.FREE, S.QUARANTINED}, {S.RESERVED})
                      | _stay(S.RESERVED, S.CLAIMED, S.ACTIVE, S.RELEASING,
                              S.ADOPTED)),

@@ -63,7 +63,7 @@ class TestTransitions(base.TestCase):
             self.assertNotIn((old, State.FREE), legal)
             self.assertNotIn((old, State.RESERVED), legal)
             self.assertIn((old, State.RELEASING), legal)
-        self.assertNotIn((State.ADOPTED, State.CLAIMED), legal)
+        self.assertNotIn((State.ADOPTED, State.ACTIVE), legal)
         self.assertNotIn((State.RELEASING, State.ACTIVE), legal)
 
     def test_overtaken(self) -> None:

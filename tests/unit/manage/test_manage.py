@@ -195,6 +195,58 @@ class TestPool(ManageTestCase):
         self.create('--adopt')
         self.fails('already', *dry, '--adopt')
 
+    def test_serve(self) -> None:
+        """Servers get host entries, what is no server gets none."""
+        self.cloud.add(1, '10.0.0.15')
+        self.cloud.add(2, '10.0.0.16', owner='network:dhcp')
+        self.fails('--adopt', 'pool', 'create', 'pool', '--subnet', 'net-a',
+                   '--serve')
+        self.create('--adopt', '--serve', '--dhcp-server', 'a')
+        self.assertEqual([State.CLAIMED, State.ADOPTED], [
+            self.state('10.0.0.15'), self.state('10.0.0.16')])
+        self.assertEqual([('a', '10.0.0.15', base.mac(1), True, False)],
+                         self.entries())
+
+    def test_serve_later(self) -> None:
+        self.cloud.add(1, '10.0.0.15')
+        self.create('--adopt', '--dhcp-server', 'a')
+        adopt = ('pool', 'set', 'pool', '--adopt')
+        self.assertEqual(0, self.json(*adopt)['adopted'])
+        self.assertEqual([], self.entries())
+        self.assertEqual(1, self.json(*adopt, '--serve')['adopted'])
+        self.assertEqual([('a', '10.0.0.15', base.mac(1), True, False)],
+                         self.entries())
+        self.assertEqual(0, self.json(*adopt, '--serve')['adopted'])
+
+    def test_older_list(self) -> None:
+        """Neutron knows better who has an address."""
+        self.create('--dhcp-server', 'a')
+        self.assertEqual('10.0.0.10', self.claim(1))
+        self.assertEqual('10.0.0.11', self.claim(2))
+        self.hold('10.0.0.13')
+        for number, address in (1, '10.0.0.10'), (3, '10.0.0.11'), (
+                4, '10.0.0.13'), (5, '10.0.0.14'):
+            self.cloud.add(number, address)
+        self.fails('3 addresses', 'pool', 'set', 'pool', '--range',
+                   '10.0.0.10-10.0.0.20')
+        for number, address, said in (
+                (3, '10.0.0.11', '; the list says claimed, port '
+                                 + base.port_id(2)),
+                (4, '10.0.0.13', '; the list says reserved'),
+                (5, '10.0.0.14', '')):
+            self.assertIn(
+                f'in use: {address} by compute:nova, port '
+                f'{base.port_id(number)}, server {base.server_id(number)}'
+                f'{said}\n', self.err)
+        self.assertEqual(3, self.json('pool', 'set', 'pool', '--adopt')[
+            'adopted'])
+        self.assertEqual(
+            ['claimed', 'adopted', 'adopted', 'adopted'],
+            [self.state(f'10.0.0.{n}') for n in (10, 11, 13, 14)])
+        self.assertEqual(base.port_id(3), self.row('10.0.0.11').port_id)
+        self.assertIn(('a', '10.0.0.11', base.mac(2), False, False),
+                      self.entries())
+
     def test_exclude(self) -> None:
         self.assertEqual(
             '10.0.0.11, 10.0.0.13-10.0.0.15, 10.0.0.17-10.0.0.18',

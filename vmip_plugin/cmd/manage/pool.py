@@ -13,7 +13,7 @@
 """vmip-manage pool ..."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cliff import command
@@ -27,6 +27,7 @@ from vmip_plugin import exceptions
 from vmip_plugin.inventory import ranges as vmip_ranges
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
+from vmip_plugin import types
 
 COLUMNS = ('name', 'cidr', 'subnet_id', 'network_id', 'allocator',
            'reuse_delay', 'dhcp_servers', 'ranges')
@@ -67,7 +68,12 @@ class _Writer(show.ShowOne):
                  '(may be repeated)')
         parser.add_argument(
             '--adopt', action='store_true',
-            help='take addresses in use into the list')
+            help='take addresses in use into the list, with the port that '
+                 'Neutron says')
+        parser.add_argument(
+            '--serve', action='store_true',
+            help='with --adopt: give the servers among them host entries, as '
+                 'if their addresses had come from the pool')
         parser.add_argument('--dry-run', action='store_true',
                             help='say what would be done, and do nothing')
         return parser
@@ -89,30 +95,34 @@ class _Writer(show.ShowOne):
                     f'{", ".join(known) or "none"}')
 
     def _conflicts(self, subnet: vmip_cloud.Subnet,
-                   within: vmip_ranges.Ranges, known: set[Any],
-                   adopt: bool) -> list[records.InUse]:
+                   within: vmip_ranges.Ranges,
+                   known: Mapping[types.Address, records.Address],
+                   parsed_args: argparse.Namespace) -> list[records.InUse]:
         """Return what Neutron has given away in some ranges, and tell it.
 
-        :param known: addresses that the list has as somebody's.
+        :param known: what the list has as somebody's.
         :raises AddressInUse: there are some, and they are not to be adopted.
         """
         found = []
         for port in self.app.cloud().ports(network_id=subnet.network_id):
+            is_server = port.device_owner.startswith('compute:')
             for subnet_id, address in port.addresses:
-                if (subnet_id != subnet.id or address in known
-                        or within.position(address) is None):
+                if subnet_id != subnet.id or within.position(address) is None:
+                    continue
+                serve = parsed_args.serve and is_server
+                held = known.get(address)
+                if not _is_news(held, port, serve):
                     continue
                 owner = arguments.text(port.device_owner) or 'nobody'
                 print(f'in use: {address} by {owner}, port {port.id}, '
-                      f'server {port.device_id or "none"}',
+                      f'server {port.device_id or "none"}' + _listed(held),
                       file=self.app.stderr)
                 found.append(records.InUse(
                     address, project_id=port.project_id, port_id=port.id,
-                    mac=port.mac, server_id=(
-                        port.device_id
-                        if port.device_owner.startswith('compute:')
-                        else None)))
-        if found and not adopt:
+                    mac=port.mac, serve=serve,
+                    server_id=port.device_id if is_server else None,
+                    generation=held.generation if held else None))
+        if found and not parsed_args.adopt:
             raise exceptions.AddressInUse(
                 f'{len(found)} addresses are in use already: repeat with '
                 f'--adopt to take them into the list')
@@ -148,7 +158,7 @@ class Create(_Writer):
         within = vmip_ranges.Ranges(
             parsed_args.ranges or subnet.ranges).without(
                 _gateway(subnet) + parsed_args.excluded)
-        found = self._conflicts(subnet, within, set(), parsed_args.adopt)
+        found = self._conflicts(subnet, within, {}, parsed_args)
         if parsed_args.dry_run:
             inventory = inventory.rehearsal()
         pool = inventory.create_pool(
@@ -164,8 +174,10 @@ class Set(_Writer):
     """Change a pool; what is not named stays as it is.
 
     Who has an address keeps it, also where it comes out of the ranges.
-    Addresses that come into them and that Neutron has given away already are
-    conflicts as in "pool create".
+    Addresses in them that Neutron has given away, and that the list has not or
+    has as another port's, are conflicts as in "pool create". --adopt alone
+    looks for such in the ranges that the pool has: what is needed when an
+    older list has been put back.
     """
 
     def take_action(self, parsed_args: argparse.Namespace
@@ -176,16 +188,16 @@ class Set(_Writer):
             self._check_servers(parsed_args.dhcp_servers)
         runs = None
         found: list[records.InUse] = []
-        if parsed_args.ranges or parsed_args.excluded:
+        if parsed_args.ranges or parsed_args.excluded or parsed_args.adopt:
             subnet = self._subnet(pool.subnet_id)
             within = vmip_ranges.Ranges(
                 parsed_args.ranges or pool.ranges).without(
                     _gateway(subnet) + parsed_args.excluded)
-            runs = within.runs
-            found = self._conflicts(
-                subnet, within,
-                {held.address for _, held in inventory.addresses(
-                    pool=pool.id)}, parsed_args.adopt)
+            if parsed_args.ranges or parsed_args.excluded:
+                runs = within.runs
+            known = {held.address: held
+                     for _, held in inventory.addresses(pool=pool.id)}
+            found = self._conflicts(subnet, within, known, parsed_args)
         if parsed_args.dry_run:
             inventory = inventory.rehearsal()
         pool = inventory.change_pool(
@@ -193,6 +205,19 @@ class Set(_Writer):
             reuse_delay=parsed_args.reuse_delay,
             dhcp_servers=parsed_args.dhcp_servers, adopt=found)
         return (*COLUMNS, 'adopted'), (*_values(pool), len(found))
+
+
+def _is_news(held: records.Address | None, port: vmip_cloud.Port,
+             serve: bool) -> bool:
+    """Tell whether the list does not know that a port has an address."""
+    return (held is None or held.port_id != port.id
+            or serve and held.state is states.State.ADOPTED)
+
+
+def _listed(held: records.Address | None) -> str:
+    return '' if held is None else (
+        f'; the list says {held.state}'
+        + (f', port {held.port_id}' if held.port_id else ''))
 
 
 def _gateway(subnet: vmip_cloud.Subnet) -> list[vmip_ranges.Run]:
