@@ -22,7 +22,6 @@ import tempfile
 from minicloud import settings
 
 from tests.cloud import harness
-from tests.cloud import story
 from tests.cloud import test_lifecycle
 
 PAGE = settings.CHECKOUT / 'doc/source/operations.rst'
@@ -80,14 +79,14 @@ class TestOperations(test_lifecycle.LifecycleTestCase):
             {'uuid': self.network_id, 'fixed_ip': left}])]
         self.assertEqual(left, new[1][1])
 
-        upgrade, rehearse, adopt = commands('Restore')
+        rehearse, adopt = commands('Restore')
         with contextlib.ExitStack() as stack:
             for name in STOPPED:
                 stack.enter_context(self.story.without(name))
             for path in LIST.parent.glob(f'{LIST.name}*'):
                 path.unlink()
             shutil.copy(f'{self.folder}/vmip.sqlite', LIST)
-            self.shell(upgrade)
+            self.shell('vmip-manage db upgrade')
             entries = harness.host_entries()
             self.shell(rehearse)
             self.assertEqual(gone.id, self.held(left).server_id)
