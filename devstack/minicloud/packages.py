@@ -40,6 +40,8 @@ PACKAGES = (
     'kea-ctrl-agent', 'kea-admin',
     # for the tests of the DevStack plugin
     'patch', 'shellcheck',
+    # for the commands of the documentation
+    'sqlite3',
     # for the tests of etc/; of Prometheus only promtool
     'logrotate', 'prometheus', 'systemd')
 
