@@ -23,7 +23,7 @@ class TestCloud(test_lifecycle.LifecycleTestCase):
         """All of them, none that lives, and for an admin alone."""
         lives, _ = self.create('lives')
         server, address = self.create('listed')
-        since = harness.utc(server.created_at)
+        since = harness.utc(self.compute.get_server(server.id).created_at)
         self.cloud.sdk().compute.delete_server(server.id)
         self.free(address)
         found = list(vmip_cloud.Cloud(self.cloud.conf).deleted_servers(since))
