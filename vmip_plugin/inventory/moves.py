@@ -48,7 +48,8 @@ _ADDRESSES: Any = Row.__table__
 _SWAP = sa.update(_ADDRESSES).where(
     _ADDRESSES.c.id == sa.bindparam('row_id'),
     _ADDRESSES.c.generation == sa.bindparam('seen'))
-_RECORD = sa.insert(models.HistoryRow)
+_HISTORY: Any = models.HistoryRow.__table__
+_RECORD = sa.insert(_HISTORY)
 
 
 class IllegalTransition(exceptions.VmipError):
@@ -75,7 +76,7 @@ def move(session: orm.Session, row: Row, event: Event, state: State,
     now = max(clock.now(), row.changed_at + _TICK)
     swap(session, row, {**values, 'state': state.value, 'changed_at': now})
     ended = state in states.VACANT or event in states.ENDING
-    session.execute(_RECORD, [{
+    session.connection().execute(_RECORD, [{
         **_line(session, row, event, reason, old),
         # the change that ends a holder names the holder
         **(before if ended else _holder(row))}])
@@ -106,7 +107,7 @@ def adopt_all(session: orm.Session, rows: Sequence[dict[str, Any]],
     made = [{**row, 'generation': 1, 'changed_at': now} for row in rows]
     if made:
         session.execute(sa.insert(Row), made)
-        session.execute(_RECORD, [
+        session.connection().execute(_RECORD, [
             {**_line(session, Row(**row), Event.ADOPT, reason, State.FREE),
              **_holder(Row(**row))} for row in made])
 

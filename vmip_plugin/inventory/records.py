@@ -86,6 +86,12 @@ class Address:
         values['state'] = states.State(row.state)
         return cls(**values)
 
+    def row(self) -> models.AddressRow:
+        """Return the row as it was read, in no session."""
+        return models.AddressRow(**{
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)})
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Held:

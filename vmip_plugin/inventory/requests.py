@@ -79,9 +79,18 @@ class Requests(transactions.Transactions):
     def bind(self, session: orm.Session,
              reservations: Sequence[records.Address], server_id: str) -> None:
         """Note which server the answer to a create request named."""
-        for row in _unchanged(session, reservations):
+        def move(row: Row) -> None:
             moves.move(session, row, Event.BIND, State.RESERVED,
                        'answer of Nova', server_id=server_id)
+
+        for reservation in reservations:
+            try:
+                # Every create waits for this, and hardly ever has anybody
+                # touched the row since: it need not be read again.
+                move(reservation.row())
+            except moves.Overtaken:
+                for row in _unchanged(session, [reservation]):
+                    move(row)
 
     @transactions.write
     def extend(self, session: orm.Session,
