@@ -286,6 +286,21 @@ class TestReserve(base.TestCase):
             self.row('10.0.0.10'), 'late'))
         self.assertEqual(State.CLAIMED, self.state('10.0.0.10'))
 
+    def test_bind_what_has_changed(self) -> None:
+        """It is still the request's, or it is nobody's to bind."""
+        self.pool()
+        given_time, claimed, gone = reserved = self.reserve(
+            'a', 'b', 'c')
+        self.inventory.extend(given_time, 60)
+        self.claim(server=None, address=claimed.address)
+        self.inventory.cancel([gone], '')
+        self.assertEqual([gone.address], [r.address for r in self.reserve(
+            'd', request='req-2')])
+        self.inventory.bind(reserved, base.server_id(7))
+        self.assertEqual([base.server_id(7), None, None], [
+            self.row(str(r.address)).server_id for r in reserved])
+        self.assertEqual(State.CLAIMED, self.state(str(claimed.address)))
+
     def test_cancel_spares_what_is_claimed_or_anothers(self) -> None:
         self.pool()
         reserved = self.reserve('a', 'b')
