@@ -192,9 +192,13 @@ def _measure(cloud: harness.Cloud, network: str, clients: int, count: int,
         return taken
 
     taken: dict[str, list[float]] = {'on': [], 'off': []}
-    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for mode in ('on', 'off'):
-            list(pool.map(post, [mode] * 8))    # both are warm
+            # Every worker of both is warm, not only the one that a single
+            # client meets: the first request loads the hooks.
+            list(pool.map(post, [mode] * 16))
+    _give_back(cloud)
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
         # In turns, so that neither always follows the other, and each turn
         # has all clients at one of the two.
         turn = max(clients, 10)
