@@ -17,10 +17,14 @@ starts the server itself, on free ports of the loopback interface, with its
 own epmd and all its files in a temporary directory.
 """
 
+import base64
 from collections.abc import Iterable
 import contextlib
+import hashlib
+import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +38,28 @@ from tests import notifications
 
 SERVER = pathlib.Path('/usr/lib/rabbitmq/bin/rabbitmq-server')
 EPMD = '/usr/bin/epmd'
+RIGHTS = pathlib.Path(__file__).parents[1] / 'doc/examples/rabbitmq/rights.sh'
+
+
+def _accounts() -> dict[str, Any]:
+    """Return what RabbitMQ calls definitions."""
+    rights = re.findall(r"'(.+?)'", RIGHTS.read_text())
+    return {
+        'vhosts': [{'name': '/'}],
+        'users': [{
+            'name': name, 'password_hash': _hash(name), 'tags': '',
+            'hashing_algorithm': 'rabbit_password_hashing_sha256'}
+            for name in ('owner', 'vmip')],
+        'permissions': [
+            {'user': name, 'vhost': '/',
+             **dict(zip(('configure', 'write', 'read'), of, strict=True))}
+            for name, of in (('owner', ['.*'] * 3), ('vmip', rights))]}
+
+
+def _hash(password: str) -> str:
+    salt = b'salt'
+    return base64.b64encode(salt + hashlib.sha256(
+        salt + password.encode()).digest()).decode()
 
 
 def _free_port() -> int:
@@ -45,7 +71,9 @@ def _free_port() -> int:
 class RabbitMQ(fixtures.Fixture):
     """A running broker.
 
-    :ivar url: for oslo.messaging's ``transport_url``.
+    :ivar url: for oslo.messaging's ``transport_url``, of an account with the
+        rights that the documentation gives it.
+    :ivar owner_url: the same of one that may do everything.
     """
 
     #: seconds that a start may take on a busy machine
@@ -56,12 +84,13 @@ class RabbitMQ(fixtures.Fixture):
             raise RuntimeError('install the package rabbitmq-server')
         self.home = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.port, dist, epmd = _free_port(), _free_port(), _free_port()
-        self._where = f'vmip:vmip@127.0.0.1:{self.port}//'
-        self.url = f'rabbit://{self._where}'
+        self._where = f'owner:owner@127.0.0.1:{self.port}//'
+        self.owner_url = f'rabbit://{self._where}'
+        self.url = f'rabbit://vmip:vmip@127.0.0.1:{self.port}//'
+        (self.home / 'definitions.json').write_text(json.dumps(_accounts()))
         (self.home / 'rabbitmq.conf').write_text(
             f'listeners.tcp.1 = 127.0.0.1:{self.port}\n'
-            'default_user = vmip\n'
-            'default_pass = vmip\n'
+            f'load_definitions = {self.home}/definitions.json\n'
             'vm_memory_high_watermark.absolute = 1GB\n'
             'disk_free_limit.absolute = 10MB\n'
             'log.console = true\n', encoding='ascii')

@@ -140,7 +140,7 @@ class Sink(fixtures.Fixture):
 
     def _configure(self, zone: str) -> None:
         (self.folder / 'designate.conf').write_text(_CONFIG.format(
-            broker=self._broker.url, database=self._database, zone=zone,
+            broker=self._broker.owner_url, database=self._database, zone=zone,
             folder=self.folder, threads=self._threads, pool=POOL))
 
     def _command(self, program: str, *args: str) -> list[str]:

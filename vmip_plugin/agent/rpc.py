@@ -36,6 +36,9 @@ from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
 
+#: not the one that other services have by default: an account of vmip's
+#: need not be able to write to that
+EXCHANGE = 'vmip'
 TOPIC = 'vmip-agent'
 VERSION = '1.0'
 #: of the questions
@@ -130,7 +133,8 @@ class AgentClient:
         self._transport = transport
         self._client = oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(
-                topic=TOPIC, version=VERSION, fanout=True),
+                exchange=EXCHANGE, topic=TOPIC, version=VERSION,
+                fanout=True),
             # A hint comes again; who gives it has other work to do.
             retry=0)
 
@@ -159,7 +163,8 @@ class AgentClient:
         roll = _Roll()
         answers = oslo_messaging.get_rpc_server(
             self._transport, oslo_messaging.Target(
-                topic=ROLL_TOPIC, server=socket.gethostname()),
+                exchange=EXCHANGE, topic=ROLL_TOPIC,
+                server=socket.gethostname()),
             [roll], executor='threading',
             access_policy=oslo_messaging.DefaultRPCAccessPolicy)
         answers.start()
@@ -231,7 +236,8 @@ class Questions:
         self._looking = threading.Lock()
         self._roll = oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(
-                topic=ROLL_TOPIC, version=VERSION, fanout=True), retry=0)
+                exchange=EXCHANGE, topic=ROLL_TOPIC, version=VERSION,
+                fanout=True), retry=0)
 
     def call_roll(self, ctxt: dict[str, Any], token: Any = None) -> None:
         """Answer that this agent is here."""
@@ -282,7 +288,8 @@ def server(transport: Any, host: str, take: Callable[[Hint], None],
     """
     complete(transport.conf)
     return oslo_messaging.get_rpc_server(
-        transport, oslo_messaging.Target(topic=TOPIC, server=host),
+        transport, oslo_messaging.Target(
+            exchange=EXCHANGE, topic=TOPIC, server=host),
         [Endpoint(take), *endpoints], executor='threading',
         access_policy=oslo_messaging.DefaultRPCAccessPolicy)
 

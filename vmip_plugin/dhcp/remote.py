@@ -243,8 +243,8 @@ class _Bus:
         rpc.complete(conf)
         self._client = oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(
-                topic=rpc.TOPIC, namespace=wire.NAMESPACE,
-                version=wire.VERSION),
+                exchange=rpc.EXCHANGE, topic=rpc.TOPIC,
+                namespace=wire.NAMESPACE, version=wire.VERSION),
             retry=0)
         self._lock = threading.Lock()
         self._opening: threading.Thread | None = None

@@ -124,6 +124,21 @@ class RabbitMQTestCase(testtools.TestCase):
                            ignored=total - len(sent)), target.stats)
         self.assertEqual(0, self.broker.waiting('vmip'))
 
+    def test_rights(self):
+        """Its account can read what Nova tells, and tell Nova nothing."""
+        handler = Recorder()
+        self.started(handler)
+        sent = self.publish_scenario()
+        self.until(lambda: len(handler.done) >= len(sent))
+        url = self.broker.url.replace('rabbit:', 'amqp:')
+        for exchange in 'nova', 'neutron':
+            with kombu.Connection(url, transport_options={
+                    'confirm_publish': True}) as connection:
+                self.assertRaises(
+                    amqp_exc.AccessRefused, connection.Producer(
+                        auto_declare=False).publish, {}, retry=False,
+                    exchange=exchange, routing_key='conductor')
+
     def test_a_pool_takes_nothing_from_others(self):
         class Endpoint:
             seen: list[str] = []
@@ -136,7 +151,8 @@ class RabbitMQTestCase(testtools.TestCase):
 
         conf = self.config()
         other = oslo_messaging.get_notification_listener(
-            oslo_messaging.get_notification_transport(conf),
+            oslo_messaging.get_notification_transport(
+                conf, url=self.broker.owner_url),
             [oslo_messaging.Target(exchange=exchange, topic=topic)
              for exchange, topic in (('neutron', 'notifications'),
                                      ('nova', 'notifications'),
@@ -149,7 +165,7 @@ class RabbitMQTestCase(testtools.TestCase):
         handlers = [Recorder(), Recorder(), Recorder()]
         self.started(handlers[0], batch_size=5)
         self.started(handlers[1], batch_size=5)
-        self.started(handlers[2], pool='second')
+        self.started(handlers[2], pool='vmip-second')
         sent = self.publish_scenario()
         total = len(notifications.messages(SCENARIO))
         self.until(lambda: len(Endpoint.seen) >= total)

@@ -50,7 +50,7 @@ class WorkersTestCase(testtools.TestCase):
                    for _ in range(3)]
         for worker in workers:
             lab.wait_for(lambda worker=worker: worker.ready, 60)
-        conf = victim.config(broker.url, pool='second')
+        conf = victim.config(broker.url, pool='vmip-second')
         other = Everything()
         consumer = listener.Listener(conf, listener.get_transport(conf),
                                      other)
