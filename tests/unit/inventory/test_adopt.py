@@ -152,7 +152,7 @@ class TestAdopt(base.TestCase):
     def test_many(self) -> None:
         """More than are looked up at a time."""
         self.pool('10.1.0.1', '10.1.3.255', '10.1.0.0/16', name='large',
-                  network=base.NETWORK + 'x', subnet=base.SUBNET + 'x')
+                  network=base.server_id(1), subnet=base.server_id(2))
         self.inventory.change_pool('large', adopt=[
             records.InUse(ip('10.1.0.1') + n, base.PROJECT,
                           base.server_id(n), base.port_id(n), base.mac(n),
