@@ -26,6 +26,8 @@ class TestCloud(test_lifecycle.LifecycleTestCase):
         since = harness.utc(self.compute.get_server(server.id).created_at)
         self.cloud.sdk().compute.delete_server(server.id)
         self.free(address)
+        # the port goes first
+        self.vanishes(server)
         found = list(vmip_cloud.Cloud(self.cloud.conf).deleted_servers(since))
         self.assertIn(server.id, found)
         self.assertNotIn(lives.id, found)
