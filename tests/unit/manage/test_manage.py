@@ -213,6 +213,7 @@ class TestPool(ManageTestCase):
         adopt = ('pool', 'set', 'pool', '--adopt')
         self.assertEqual(0, self.json(*adopt)['adopted'])
         self.assertEqual([], self.entries())
+        self.fails('give both', 'pool', 'set', 'pool', '--serve')
         self.assertEqual(1, self.json(*adopt, '--serve')['adopted'])
         self.assertEqual([('a', '10.0.0.15', base.mac(1), True, False)],
                          self.entries())

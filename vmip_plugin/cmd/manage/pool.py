@@ -101,15 +101,18 @@ class _Writer(show.ShowOne):
         """Return what Neutron has given away in some ranges, and tell it.
 
         :param known: what the list has as somebody's.
+        :raises ConfigError: they are to be served, and not to be adopted.
         :raises AddressInUse: there are some, and they are not to be adopted.
         """
+        if parsed_args.serve and not parsed_args.adopt:
+            raise exceptions.ConfigError(
+                '--serve is for what --adopt takes into the list: give both')
         found = []
         for port in self.app.cloud().ports(network_id=subnet.network_id):
-            is_server = port.device_owner.startswith('compute:')
+            serve = parsed_args.serve and port.server_id is not None
             for subnet_id, address in port.addresses:
                 if subnet_id != subnet.id or within.position(address) is None:
                     continue
-                serve = parsed_args.serve and is_server
                 held = known.get(address)
                 if not _is_news(held, port, serve):
                     continue
@@ -120,7 +123,7 @@ class _Writer(show.ShowOne):
                 found.append(records.InUse(
                     address, project_id=port.project_id, port_id=port.id,
                     mac=port.mac, serve=serve,
-                    server_id=port.device_id if is_server else None,
+                    server_id=port.server_id,
                     generation=held.generation if held else None))
         if found and not parsed_args.adopt:
             raise exceptions.AddressInUse(
@@ -188,7 +191,8 @@ class Set(_Writer):
             self._check_servers(parsed_args.dhcp_servers)
         runs = None
         found: list[records.InUse] = []
-        if parsed_args.ranges or parsed_args.excluded or parsed_args.adopt:
+        if (parsed_args.ranges or parsed_args.excluded or parsed_args.adopt
+                or parsed_args.serve):
             subnet = self._subnet(pool.subnet_id)
             within = vmip_ranges.Ranges(
                 parsed_args.ranges or pool.ranges).without(
