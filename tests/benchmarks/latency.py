@@ -12,20 +12,21 @@
 
 """What the filter adds to POST /servers.
 
-Two nova-api serve the same cloud in the same run, one with the filter and one
-without, and get the same requests in turns. nova-conductor is stopped
-meanwhile, so that what is measured is the API and not the builds behind it.
+Three nova-api serve the same cloud in the same run and get the same requests
+in turns: one with the filter and two without, which tell by how much two that
+are alike differ here. nova-conductor is stopped meanwhile, so that what is
+measured is the API and not the builds behind it.
 
 The list is in the MariaDB that Nova's own tables are in, as it is where there
 are several controllers, or in SQLite, as it is where nothing is configured.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import contextlib
-import itertools
 import os
+import random
 import statistics
 import subprocess
 import tempfile
@@ -46,7 +47,8 @@ from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
 from vmip_plugin import types
 
-PLAIN_PORT = 18775
+#: nova-api -> its port
+PORTS = {'filter': 18771, 'plain': 18772, 'plain too': 18773}
 DATABASE = 'vmip_bench'
 #: what has the list open
 SERVICES = ('nova-api', 'neutron-api', 'neutron-rpc', 'vmip-listener',
@@ -58,9 +60,8 @@ USED = {'empty': 0, '99.9 % full': SIZE * 999 // 1000}
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--requests', type=int, default=200,
-                        help='latency: requests with and without the filter '
-                             'for each number of clients '
-                             '(default: %(default)s each)')
+                        help='latency: requests to each nova-api for each '
+                             'number of clients (default: %(default)s)')
     parser.add_argument('--lists', nargs='+', default=['mariadb', 'sqlite'],
                         choices=('mariadb', 'sqlite'),
                         help='latency: where the list is (default: both)')
@@ -85,7 +86,10 @@ def _run(kind: str, count: int, report: base.Report) -> None:
         cloud.sdk().current_project_id, instances=-1, cores=-1, ram=-1)
     networks = {how: _network(cloud, f'bench-{number}', number, used)
                 for number, (how, used) in enumerate(USED.items())}
-    with _plain_api(), told.without('nova-conductor'):
+    with contextlib.ExitStack() as stack:
+        for name, port in PORTS.items():
+            stack.enter_context(_nova_api(port, name == 'filter'))
+        stack.enter_context(told.without('nova-conductor'))
         for clients in (1, 8, 32):
             for how, network in networks.items():
                 _measure(cloud, network, clients, count,
@@ -142,28 +146,31 @@ def _network(cloud: harness.Cloud, name: str, number: int, used: int) -> str:
 
 
 @contextlib.contextmanager
-def _plain_api() -> Iterator[None]:
-    """A second nova-api, like the first but with the stock pipeline."""
+def _nova_api(port: int, filtered: bool) -> Iterator[None]:
+    """A further nova-api, with the filter or with the stock pipeline.
+
+    The cloud's own is asked for other things meanwhile.
+    """
     spec = next(s for s in services.table(services.Mode('fake'))
                 if s.name == 'nova-api')
-    port = str(spec.port)
-    command = [str(word).replace(port, str(PLAIN_PORT))
+    command = [str(word).replace(str(spec.port), str(port))
                for word in spec.command]
-    folder = harness.settings.STATE / 'bench'
+    folder = harness.settings.STATE / f'bench-{port}'
     folder.mkdir(exist_ok=True)
-    (folder / 'nova.conf').write_text(
-        (harness.settings.ETC / 'nova/nova.conf').read_text())
-    (folder / 'api-paste.ini').write_text(
-        (harness.settings.VENV / 'etc/nova/api-paste.ini').read_text())
-    with open(harness.settings.LOG / 'bench-nova-api.log', 'ab') as log:
+    paste = (harness.settings.ETC / 'nova' if filtered
+             else harness.settings.VENV / 'etc/nova')
+    for source in (harness.settings.ETC / 'nova/nova.conf',
+                   paste / 'api-paste.ini'):
+        (folder / source.name).write_text(source.read_text())
+    with open(harness.settings.LOG / f'bench-nova-api-{port}.log',
+              'ab') as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log,
             env={**os.environ, **spec.env,
                  'OS_NOVA_CONFIG_DIR': str(folder)})
     try:
-        check = services.answers(PLAIN_PORT)
-        harness.wait_for('a nova-api without the filter',
-                         lambda: check(0.0), 90, 0.5)
+        check = services.answers(port)
+        harness.wait_for(f'nova-api at {port}', lambda: check(0.0), 90, 0.5)
         yield
     finally:
         process.terminate()
@@ -178,45 +185,74 @@ def _measure(cloud: harness.Cloud, network: str, clients: int, count: int,
         'name': 'bench', 'imageRef': sdk.image.find_image('guest').id,
         'flavorRef': sdk.compute.find_flavor('tiny').id,
         'networks': [{'uuid': network}]}}
-    urls = {'on': harness.settings.PORTS['nova'], 'off': PLAIN_PORT}
     session = requests.Session()
 
-    def post(mode: str) -> float:
+    def post(name: str) -> float:
         began = time.perf_counter()
         answer = session.post(
-            f'http://127.0.0.1:{urls[mode]}/v2.1/servers', json=body,
+            f'http://127.0.0.1:{PORTS[name]}/v2.1/servers', json=body,
             headers={'X-Auth-Token': token,
                      'OpenStack-API-Version': 'compute 2.90'}, timeout=60)
         taken = time.perf_counter() - began
         assert answer.status_code == 202, answer.text
         return taken
 
-    taken: dict[str, list[float]] = {'on': [], 'off': []}
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for mode in ('on', 'off'):
-            # Every worker of both is warm, not only the one that a single
+        for name in PORTS:
+            # Every worker of each is warm, not only the one that a single
             # client meets: the first request loads the hooks.
-            list(pool.map(post, [mode] * 16))
+            list(pool.map(post, [name] * 16))
     _give_back(cloud)
+    # Each has all clients for its turn, and none always follows the same.
+    # What the machine does meanwhile meets all of them in each round.
+    rounds: list[dict[str, list[float]]] = []
+    turn = max(clients, 10)
+    names = list(PORTS)
+    dice = random.Random(1)
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-        # In turns, so that neither always follows the other, and each turn
-        # has all clients at one of the two.
-        turn = max(clients, 10)
-        for mode in itertools.cycle(('on', 'off', 'off', 'on')):
-            taken[mode] += pool.map(post, [mode] * turn)
-            if mode == 'on':
-                given_back = _give_back(cloud)
-                assert given_back >= turn, 'not every request reserved'
-            if min(map(len, taken.values())) >= count:
-                break
+        while turn * len(rounds) < count:
+            taken = {}
+            for name in dice.sample(names, len(names)):
+                taken[name] = list(pool.map(post, [name] * turn))
+                if name == 'filter':
+                    given_back = _give_back(cloud)
+                    assert given_back >= turn, 'not every request reserved'
+            rounds.append(taken)
+    with_it, *without = ([name] for name in names)
     for figure, of in (
-            ('median', statistics.median),
+            ('median', statistics.median), ('mean', statistics.fmean),
             ('p95', lambda values: base.percentile(values, 0.95))):
-        on, off = (1000 * of(taken[mode]) for mode in ('on', 'off'))
+        on, off = (1000 * of(_all(rounds, which))
+                   for which in (with_it, names[1:]))
         base.say(f'latency: {how}, {clients} clients, {figure}: '
-                 f'{on:.1f} ms with the filter, {off:.1f} ms without')
+                 f'{on:.1f} ms with the filter, {off:.1f} ms without '
+                 f'({_ratio(rounds, of, with_it, names[1:])}; without it, '
+                 f'one to the other: {_ratio(rounds, of, *without)})')
         report.add(f'POST /servers, {how}, {clients} clients, {figure}',
                    on, 'ms', 'without the filter', off)
+
+
+def _all(rounds: Sequence[dict[str, list[float]]],
+         which: Sequence[str]) -> list[float]:
+    return [value for taken in rounds for name in which
+            for value in taken[name]]
+
+
+def _ratio(rounds: Sequence[dict[str, list[float]]],
+           of: Callable[[list[float]], float],
+           ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Tell how a figure of some compares with that of others.
+
+    And between what that is, in 95 of 100 cases: the bootstrap's interval,
+    the ratio of as many rounds that are drawn from these again and again.
+    """
+    dice = random.Random(1)
+    found = []
+    for drawn in (rounds, *(dice.choices(rounds, k=len(rounds))
+                            for _ in range(1000))):
+        found.append(of(_all(drawn, ours)) / of(_all(drawn, theirs)) - 1)
+    return (f'{found[0]:+.1%}, {base.percentile(found[1:], 0.025):+.1%} to '
+            f'{base.percentile(found[1:], 0.975):+.1%}')
 
 
 def _forget_builds() -> None:
