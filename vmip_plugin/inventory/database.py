@@ -12,13 +12,14 @@
 
 """The database under the list: engine, transactions, schema."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import fcntl
 import functools
 import os
 import pathlib
 import random
+import re
 import threading
 import time
 from typing import Any
@@ -47,6 +48,7 @@ _UNIX_TIME = {
     'mysql': "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', "
              'UTC_TIMESTAMP(6)) / 1e6',
     'postgresql': 'SELECT EXTRACT(EPOCH FROM clock_timestamp())'}
+_CHARSET = re.compile('((?:^|[?&])charset=)[^&]*')
 _MIGRATIONS = pathlib.Path(__file__).parent / 'migrations'
 
 
@@ -62,11 +64,8 @@ class Database:
         # nor must others wait for it.
         self._options.update(sqlite_fk=True, max_retries=0,
                              thread_checkin=False)
-        if (self._options['connection'].startswith('mysql')
-                and 'charset=' not in self._options['connection']):
-            # oslo.db takes the one that has no room for every name
-            self._options['connection_parameters'] = '&'.join(filter(None, (
-                self._options['connection_parameters'], 'charset=utf8mb4')))
+        if self._options['connection'].startswith('mysql'):
+            self._options.update(_with_every_character(self._options))
         self._lock = threading.Lock()
         self._pid = 0
         self._engine: sa.Engine
@@ -227,6 +226,20 @@ class Database:
         config.set_main_option('script_location', str(_MIGRATIONS))
         config.attributes['engine'] = self.engine
         return config
+
+
+def _with_every_character(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a connection that has room for every name.
+
+    The tables have. But oslo.db's default, and the ``charset=utf8`` that is
+    in most URLs of OpenStack services, is what MySQL once took for UTF-8.
+    """
+    parts = {key: _CHARSET.sub(r'\1utf8mb4', options[key])
+             for key in ('connection', 'connection_parameters')}
+    if not any(map(_CHARSET.search, parts.values())):
+        parts['connection_parameters'] = '&'.join(filter(None, (
+            parts['connection_parameters'], 'charset=utf8mb4')))
+    return parts
 
 
 @functools.cache

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from tests import databases
 from tests.functional.database import base
+from tests.unit import base as unit_base
 
 
 class TestMariaDB(base.ServerContract):
@@ -77,6 +78,17 @@ class TestMariaDB(base.ServerContract):
                 'CREATE TRIGGER full BEFORE UPDATE ON addresses FOR EACH ROW '
                 "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no room'")
         self.assertIn('no room', self.message(self.connection))
+
+    def test_every_name(self) -> None:
+        """With the charset of most OpenStack services' URLs, too."""
+        self.pool()
+        name = '\N{GRINNING FACE} \N{CYRILLIC CAPITAL LETTER ZHE}'
+        for query in {}, {'charset': 'utf8'}, {'charset': 'latin1'}:
+            self.conf = unit_base.new_conf(self.changed(query=query))
+            self.inventory = self.new_inventory('test')
+            reserved, = self.reserve(name)
+            self.assertEqual(
+                name, self.row(str(reserved.address)).server_name)
 
     def test_tables_are_made_alike(self) -> None:
         """To the letter: engine, characters, every column and index."""
