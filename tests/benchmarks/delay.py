@@ -22,6 +22,7 @@ import argparse
 from collections.abc import Iterator
 import itertools
 import os
+import pathlib
 import re
 import signal
 import statistics
@@ -81,7 +82,7 @@ class Bench:
         def is_there() -> bool:
             # in a file of its own, or of several that came at once
             return (folder / f'vmip-{port.address}').exists() or any(
-                f',{port.address}' in re.split(r'(?=,)|\n', path.read_text())
+                f',{port.address}' in re.split(r'(?=,)|\n', _text(path))
                 for path in folder.glob('vmip-*+*'))
 
         assert not is_there()
@@ -101,6 +102,14 @@ class Bench:
         self._broker.publish([message])
         lab.wait_for(lambda: prober.discover(port.mac, 0.02), 10)
         return time.monotonic() - began
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        # compacted meanwhile
+        return ''
 
 
 def run(args: argparse.Namespace) -> None:
