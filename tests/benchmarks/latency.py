@@ -207,27 +207,26 @@ def _measure(cloud: harness.Cloud, network: str, clients: int, count: int,
     # What the machine does meanwhile meets all of them in each round.
     rounds: list[dict[str, list[float]]] = []
     turn = max(clients, 10)
-    names = list(PORTS)
+    ours, one, other = PORTS
     dice = random.Random(1)
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
         while turn * len(rounds) < count:
             taken = {}
-            for name in dice.sample(names, len(names)):
+            for name in dice.sample(list(PORTS), len(PORTS)):
                 taken[name] = list(pool.map(post, [name] * turn))
-                if name == 'filter':
+                if name == ours:
                     given_back = _give_back(cloud)
                     assert given_back >= turn, 'not every request reserved'
             rounds.append(taken)
-    with_it, *without = ([name] for name in names)
     for figure, of in (
             ('median', statistics.median), ('mean', statistics.fmean),
             ('p95', lambda values: base.percentile(values, 0.95))):
         on, off = (1000 * of(_all(rounds, which))
-                   for which in (with_it, names[1:]))
+                   for which in ([ours], [one, other]))
         base.say(f'latency: {how}, {clients} clients, {figure}: '
                  f'{on:.1f} ms with the filter, {off:.1f} ms without '
-                 f'({_ratio(rounds, of, with_it, names[1:])}; without it, '
-                 f'one to the other: {_ratio(rounds, of, *without)})')
+                 f'({_ratio(rounds, of, [ours], [one, other])}; without it, '
+                 f'one to the other: {_ratio(rounds, of, [one], [other])})')
         report.add(f'POST /servers, {how}, {clients} clients, {figure}',
                    on, 'ms', 'without the filter', off)
 

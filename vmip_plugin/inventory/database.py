@@ -12,14 +12,13 @@
 
 """The database under the list: engine, transactions, schema."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
 import fcntl
 import functools
 import os
 import pathlib
 import random
-import re
 import threading
 import time
 from typing import Any
@@ -48,7 +47,6 @@ _UNIX_TIME = {
     'mysql': "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', "
              'UTC_TIMESTAMP(6)) / 1e6',
     'postgresql': 'SELECT EXTRACT(EPOCH FROM clock_timestamp())'}
-_CHARSET = re.compile('((?:^|[?&])charset=)[^&]*')
 _MIGRATIONS = pathlib.Path(__file__).parent / 'migrations'
 
 
@@ -60,12 +58,12 @@ class Database:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._options = dict(conf.database)
+        self._connection = self._options.pop('connection')
+        self._parameters = self._options.pop('connection_parameters')
         # oslo.db waits for a database that is away; an API request must not,
         # nor must others wait for it.
         self._options.update(sqlite_fk=True, max_retries=0,
                              thread_checkin=False)
-        if self._options['connection'].startswith('mysql'):
-            self._options.update(_with_every_character(self._options))
         self._lock = threading.Lock()
         self._pid = 0
         self._engine: sa.Engine
@@ -83,10 +81,24 @@ class Database:
                 self._pid = os.getpid()
             return self._engine
 
+    def _url(self) -> str:
+        """Return the URL of a connection that has room for every name.
+
+        MySQL's tables have. But oslo.db's default, and the ``charset=utf8``
+        in most URLs of OpenStack services, is what it once took for UTF-8.
+
+        :raises sqlalchemy.exc.ArgumentError: it is no URL.
+        """
+        url = sa.make_url(self._connection).update_query_string(
+            self._parameters)
+        if url.get_backend_name() == 'mysql':
+            url = url.update_query_dict({'charset': 'utf8mb4'})
+        return url.render_as_string(hide_password=False)
+
     def _new_engine(self) -> sa.Engine:
         context = enginefacade.transaction_context()
-        context.configure(**self._options)
         try:
+            context.configure(connection=self._url(), **self._options)
             engine = context.writer.get_engine()
         except ImportError as exc:
             raise exceptions.ConfigError(
@@ -226,20 +238,6 @@ class Database:
         config.set_main_option('script_location', str(_MIGRATIONS))
         config.attributes['engine'] = self.engine
         return config
-
-
-def _with_every_character(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the options of a connection that has room for every name.
-
-    The tables have. But oslo.db's default, and the ``charset=utf8`` that is
-    in most URLs of OpenStack services, is what MySQL once took for UTF-8.
-    """
-    parts = {key: _CHARSET.sub(r'\1utf8mb4', options[key])
-             for key in ('connection', 'connection_parameters')}
-    if not any(map(_CHARSET.search, parts.values())):
-        parts['connection_parameters'] = '&'.join(filter(None, (
-            parts['connection_parameters'], 'charset=utf8mb4')))
-    return parts
 
 
 @functools.cache

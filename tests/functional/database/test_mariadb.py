@@ -83,8 +83,11 @@ class TestMariaDB(base.ServerContract):
         """With the charset of most OpenStack services' URLs, too."""
         self.pool()
         name = '\N{GRINNING FACE} \N{CYRILLIC CAPITAL LETTER ZHE}'
-        for query in {}, {'charset': 'utf8'}, {'charset': 'latin1'}:
+        for query, parameters in (
+                ({}, ''), ({'charset': 'utf8'}, ''), ({}, 'charset=utf8')):
             self.conf = unit_base.new_conf(self.changed(query=query))
+            self.conf.set_override('connection_parameters', parameters,
+                                   'database')
             self.inventory = self.new_inventory('test')
             reserved, = self.reserve(name)
             self.assertEqual(
