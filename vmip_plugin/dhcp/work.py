@@ -348,7 +348,8 @@ class Worker:
         done = self._without_leases(
             driver, [item for entry, item in entries.items()
                      if entry not in failures],
-            lambda item, mac: mac in (None, item.mac))
+            lambda item, mac: (not item.withdrawn
+                               and mac in (None, item.mac)))
         _count(driver, 'remove', len(done))
         return len(done) - len(self._inventory.work_done_all(done))
 

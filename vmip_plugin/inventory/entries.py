@@ -40,16 +40,25 @@ class Entries(transactions.Transactions):
              unserved: bool = False) -> list[records.Work]:
         """Return host entries that a server does not have as it should.
 
+        Where another server is to serve a holder instead, the old one goes on
+        until the new one has the entry.
+
         :param port_ids: those of these ports, due or not; otherwise those
             whose next try is due.
         :param server: only this one's.
         :param put_only: only what has to be written.
         :param unserved: only of addresses that no server serves yet.
         """
-        entry = models.HostEntryRow
+        entry, other = models.HostEntryRow, orm.aliased(models.HostEntryRow)
         query = sa.select(entry, Row).join(
             Row, Row.id == entry.address_id).where(
-                entry.done.is_(False)).order_by(entry.next_try_at)
+                entry.done.is_(False),
+                sa.or_(entry.present.is_(True),
+                       Row.state.not_in(states.IN_USE),
+                       ~sa.exists().where(
+                           other.address_id == entry.address_id,
+                           other.present.is_(True), other.done.is_(False)))
+            ).order_by(entry.next_try_at)
         if port_ids is None:
             query = query.where(entry.next_try_at <= clock.now())
         else:
@@ -59,18 +68,12 @@ class Entries(transactions.Transactions):
         if put_only:
             query = query.where(entry.present.is_(True))
         if unserved:
-            other = orm.aliased(entry)
             query = query.where(~sa.exists().where(
                 other.address_id == entry.address_id,
                 other.present.is_(True), other.done.is_(True)))
         with self.database.read() as session:
-            return [records.Work(
-                id=e.id, generation=e.generation, server=e.server,
-                pool_id=a.pool_id, address=a.address, mac=e.mac,
-                hostname=e.hostname, present=e.present, attempts=e.attempts,
-                server_id=a.server_id, port_id=a.port_id, error=e.error,
-                wanted_at=e.wanted_at)
-                for e, a in session.execute(query.limit(limit))]
+            return [_work(e, a) for e, a in
+                    session.execute(query.limit(limit)).tuples()]
 
     def undone(self) -> list[records.Undone]:
         """Return how much is to do on each DHCP server, due or not."""
@@ -237,6 +240,19 @@ class Entries(transactions.Transactions):
             return {address: records.Intent(mac, present, done)
                     for address, mac, present, done
                     in session.execute(query).tuples()}
+
+
+def _work(entry: models.HostEntryRow, row: Row) -> records.Work:
+    # a former holder's, or on a server that serves this one no more
+    left = not entry.present and row.state in states.IN_USE
+    return records.Work(
+        id=entry.id, generation=entry.generation, server=entry.server,
+        pool_id=row.pool_id, address=row.address, mac=entry.mac,
+        hostname=entry.hostname, present=entry.present,
+        withdrawn=left and entry.mac == row.mac, attempts=entry.attempts,
+        server_id=None if left else row.server_id,
+        port_id=None if left else row.port_id, error=entry.error,
+        wanted_at=entry.wanted_at)
 
 
 def _as_read(work: Sequence[records.Work]) -> Any:

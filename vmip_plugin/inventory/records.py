@@ -142,6 +142,10 @@ class Work:
     """One host entry that a DHCP server does not have as it should.
 
     :param present: it has to be there; otherwise entry and lease must go.
+    :param withdrawn: the holder keeps the address and its lease; only this
+        server is not to serve it any more.
+    :param server_id: the server whose entry it is, as far as is known.
+    :param port_id: the same of the port.
     :param error: why the last try failed.
     :param wanted_at: since when that is wanted; None: not known.
     """
@@ -154,6 +158,7 @@ class Work:
     mac: str
     hostname: str | None
     present: bool
+    withdrawn: bool
     attempts: int
     server_id: str | None
     port_id: str | None

@@ -25,6 +25,7 @@ from tests.unit import fakes
 from vmip_plugin.dhcp import base as dhcp
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import records
 
 ip = base.ip
 State = base.State
@@ -376,6 +377,84 @@ class TestSift(WorkerTestCase):
         self.assertEqual(0, self.wait())
         self.assertLess(self.calls, 11)
         self.assertEqual(11, len(self.inventory.entries(pending=True)))
+
+
+class TestWithdrawn(WorkerTestCase):
+    """A holder stays, and one of its servers does not."""
+
+    servers = ('a', 'b')
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.port()
+        self.assertEqual(2, self.wait())
+        # a guest that runs
+        for driver in self.drivers.values():
+            driver.capabilities |= dhcp.Capability.LEASE_RELEASE
+            driver.lease(A, base.mac(1))
+
+    def leases(self) -> list[int]:
+        return [len(driver.leased) for driver in self.drivers.values()]
+
+    def change(self, *servers: str) -> None:
+        self.inventory.change_pool('pool', dhcp_servers=servers)
+
+    def served(self) -> list[bool]:
+        return [A in driver.served() for driver in self.drivers.values()]
+
+    def test_removed(self) -> None:
+        """Neutron has nothing to say about it, and the lease stays."""
+        self.cloud.away = True
+        self.change('b')
+        self.wait()
+        self.wait()
+        self.assertEqual([False, True], self.served())
+        self.assertEqual(['b'], [e.server for e in self.inventory.entries()])
+        self.assertEqual(State.CLAIMED, self.state(A))
+        self.assertEqual([], self.cloud.asked)
+        self.assertEqual([1, 1], self.leases())
+        self.assertEqual([], self.agents.hints)
+
+    def test_not_before_the_other_has_it(self) -> None:
+        self.change('b')
+        self.drivers['b'].error = exceptions.DHCPServerUnavailable('away')
+        for _ in range(3):
+            self.wait()
+        self.assertEqual([True, True], self.served())
+        self.drivers['b'].error = None
+        self.wait()
+        self.wait()
+        self.assertEqual([False, True], self.served())
+
+    def test_deleted_meanwhile(self) -> None:
+        """Now entry and lease have to go everywhere."""
+        self.change('b')
+        work_, = self.inventory.work(server='b')
+        self.inventory.work_done(work_)
+        stale, = self.inventory.work(server='a')
+        self.assertTrue(stale.withdrawn)
+        self.delete()
+        self.assertFalse(self.inventory.work_done(stale))
+        self.assertEqual(State.RELEASING, self.state(A))
+        self.assertEqual([False, False], [
+            w.withdrawn for w in self.inventory.work(
+                port_ids=[base.port_id(1)])])
+        self.wait()
+        self.assertEqual([False, False], self.served())
+        self.assertEqual([0, 0], self.leases())
+        self.assertEqual(State.FREE, self.state(A))
+
+    def test_of_a_former_holder(self) -> None:
+        """Neutron has the address as another port's than the list has."""
+        self.inventory.change_pool('pool', adopt=[records.InUse(
+            ip(A), base.PROJECT, base.server_id(9), base.port_id(9),
+            base.mac(9), generation=self.row(A).generation)])
+        self.cloud.known.clear()
+        self.cloud.add(9, A)
+        self.wait()
+        self.assertEqual([False, False], self.served())
+        self.assertEqual(State.ADOPTED, self.state(A))
+        self.assertEqual([0, 0], self.leases())
 
 
 class TestNeutron(WorkerTestCase):
