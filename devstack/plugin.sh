@@ -139,6 +139,7 @@ dhcp-hostsdir=$folder/hosts
 dhcp-range=${VMIP_SUBNET_RANGE%/*},static,$(cidr2netmask "${VMIP_SUBNET_RANGE#*/}"),$VMIP_LEASE_TIME
 dhcp-option=option:router,$VMIP_GATEWAY
 dhcp-authoritative
+dhcp-ignore=tag:!known
 dhcp-ignore-clid
 log-dhcp
 log-facility=-

@@ -282,6 +282,7 @@ class Dnsmasq(Process):
         self.lease_file = folder / 'dnsmasq.leases'
         self.log = folder / 'dnsmasq.log'
         self.extra = list(extra)
+        self.known_only = True
 
     def start(self) -> None:
         self.hostsdir.mkdir(exist_ok=True)
@@ -326,6 +327,7 @@ class Dnsmasq(Process):
             f'{subnet.netmask},10m',
             f'--dhcp-range={subnet6.network_address},static,'
             f'{subnet6.prefixlen},10m', '--enable-ra',
+            *(['--dhcp-ignore=tag:!known'] if self.known_only else []),
             f'--dhcp-hostsdir={self.hostsdir}',
             f'--pid-file={self.pid_file}',
             f'--dhcp-leasefile={self.lease_file}',
@@ -484,8 +486,23 @@ class Prober(Managed):
             return None
         return answer[0]
 
+    def reboot(self, mac: str, address: object, timeout: float = 1,
+               ) -> list[int]:
+        """Ask for a remembered address (RFC 2131, 4.3.2, INIT-REBOOT).
+
+        :returns: the type of every answer: 5, DHCPACK; 6, DHCPNAK.
+        """
+        return [options[53][0] for _, options in self._answers(
+            mac, {53: b'\x03', 50: ipaddress.IPv4Address(str(address)).packed},
+            timeout)]
+
     def _ask(self, mac: str, options: dict[int, bytes], timeout: float,
              ) -> tuple[ipaddress.IPv4Address, dict[int, bytes]] | None:
+        return next(self._answers(mac, options, timeout), None)
+
+    def _answers(self, mac: str, options: dict[int, bytes], timeout: float,
+                 ) -> Iterator[tuple[ipaddress.IPv4Address,
+                                     dict[int, bytes]]]:
         xid = next(self._xids) & 0xffffffff
         hardware = bytes.fromhex(mac.replace(':', ''))
         self._socket.send(_frame(hardware, xid, options))
@@ -495,10 +512,9 @@ class Prober(Managed):
             try:
                 answer = _parse(self._socket.recv(2048), xid)
             except TimeoutError:
-                break
+                return
             if answer:
-                return answer
-        return None
+                yield answer
 
     def solicit(self, mac: str, timeout: float = 2,
                 duid: bytes | None = None) -> ipaddress.IPv6Address | None:

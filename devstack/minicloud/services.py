@@ -274,7 +274,8 @@ def table(mode: Mode) -> list[Spec]:
             'ip', 'netns', 'exec', settings.DHCP_NETNS, 'dnsmasq',
             '--keep-in-foreground', '--conf-file=/dev/null', '--port=0',
             '--interface=eth0', '--bind-interfaces', '--user=root',
-            '--dhcp-authoritative', '--dhcp-ignore-clid',
+            '--dhcp-authoritative', '--dhcp-ignore=tag:!known',
+            '--dhcp-ignore-clid',
             '--dhcp-no-override', '--dhcp-lease-max=10000',
             '--log-dhcp', f'--log-facility={settings.LOG}/dnsmasq1.log',
             '--dhcp-range=192.0.2.0,static,255.255.255.0,'

@@ -296,6 +296,9 @@ class WireContract(DriverContract):
     """Holds of every driver whose server answers clients."""
 
     server: WireServer
+    #: the answers to a guest without an entry that has its address from
+    #: another server: nothing, or 6, DHCPNAK
+    to_others: Sequence[int] = []
 
     def setUp(self) -> None:
         super().setUp()
@@ -353,6 +356,11 @@ class WireContract(DriverContract):
         self.driver.put([entry(1)])
         self.assertIsNone(self.client(2).obtain(2))
         self.assertNotServed(entry(2))
+
+    def test_guest_of_another_server(self) -> None:
+        self.driver.put([entry(1)])
+        self.assertEqual(self.to_others, self.prober.reboot(
+            entry(2).mac, entry(2).address, 0.5))
 
     def test_served_after_each_put(self) -> None:
         for number in range(1, 30):

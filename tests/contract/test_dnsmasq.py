@@ -156,6 +156,7 @@ class TestDnsmasq(server.DnsmasqContract):
 
     def test_check_options(self) -> None:
         self.server.stop()
+        self.dnsmasq.known_only = False
         (self.hostsdir.parent / 'more.conf').write_text(
             '# dhcp-authoritative\ndhcp-lease-max=2 # few\n')
         self.dnsmasq.extra = [f'--conf-file={self.hostsdir.parent}/more.conf',
@@ -183,13 +184,21 @@ class TestDnsmasq(server.DnsmasqContract):
 
     def test_check_known_only(self) -> None:
         self.server.stop()
-        self.dnsmasq.extra += ['-F', '10.66.9.1,10.66.9.9,255.255.0.0',
-                               '-J', 'tag:!known']
+        self.dnsmasq.extra += ['-F', '10.66.9.1,10.66.9.9,255.255.0.0']
         self.server.resume()
         self.driver.put([entry(1)])
         self.assertEqual([], self.driver.check())
         self.assertServed(entry(1))
         self.assertNotServed(entry(9), base.entry6(9))
+        self.server.stop()
+        self.dnsmasq.known_only = False
+        self.dnsmasq.extra = ['--dhcp-authoritative']
+        self.server.resume()
+        wrong, = self.driver.check()
+        self.assertIn('add dhcp-ignore=tag:!known', wrong)
+        # it is true
+        self.assertEqual([6], self.prober.reboot(
+            entry(9).mac, entry(9).address, 0.5))
 
     def test_duid_says_nothing(self) -> None:
         """dnsmasq asks the neighbour for its MAC."""

@@ -70,7 +70,8 @@ def check_server(pid: int, path: str, entries: Sequence[base.HostEntry],
     if len(entries) > MOST:
         yield (f'dnsmasq has {len(entries)} entries and may answer nobody '
                'for more than a second when one is removed: split the pool '
-               f'over several dnsmasqs, of {MOST} entries at most.')
+               f'over several dnsmasqs, of {MOST} entries at most '
+               '(vmip-manage pool set --dhcp-server NAME=FIRST-LAST).')
     if unreadable:
         return
     if not settings['dhcp-authoritative']:
@@ -84,9 +85,13 @@ def check_server(pid: int, path: str, entries: Sequence[base.HostEntry],
     if dbus and not settings['enable-dbus']:
         yield ('dnsmasq runs without enable-dbus, and dbus_service is set: '
                'add the option, or take dbus_service away.')
-    yield from _check_ranges(
-        settings['dhcp-range'], entries,
-        any(_KNOWN.fullmatch(value) for value in settings['dhcp-ignore']))
+    known_only = any(_KNOWN.fullmatch(value)
+                     for value in settings['dhcp-ignore'])
+    if settings['dhcp-authoritative'] and not known_only:
+        yield ('dnsmasq is authoritative and refuses guests without an entry '
+               'what another DHCP server gave to them: add '
+               'dhcp-ignore=tag:!known.')
+    yield from _check_ranges(settings['dhcp-range'], entries, known_only)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +147,7 @@ def _check_ranges(texts: Sequence[str], entries: Sequence[base.HostEntry],
         ranges.append(found)
         if found.pool and not known_only:
             yield (f'dnsmasq gives addresses of dhcp-range={text} to guests '
-                   'without an entry: write static in place of the end of '
-                   'the range, or add dhcp-ignore=tag:!known.')
+                   'without an entry: add dhcp-ignore=tag:!known.')
     for version in 4, 6:
         ours = [r for r in ranges if r.version == version]
         networks = {r.network for r in ours}
