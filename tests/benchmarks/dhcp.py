@@ -33,6 +33,7 @@ import time
 import sqlalchemy as sa
 
 from tests.benchmarks import base
+from tests.benchmarks import shared
 from tests.contract import base as contract
 from tests.contract import dnsmasq
 from tests.contract import isc
@@ -58,6 +59,11 @@ WATCHED = 65300
 class _Dnsmasq(dnsmasq.DnsmasqContract):
 
     options = f'timeout = {PATIENCE:.0f}'
+
+
+class _Shared(shared.SharedContract):
+
+    options = _Dnsmasq.options
 
 
 class _Kea22(kea.KeaContract):
@@ -89,6 +95,7 @@ class _Remote(remote.RemoteContract):
 #: what makes each driver's server
 SERVERS: dict[str, type[contract.WireContract]] = {
     'dnsmasq': _Dnsmasq,
+    'dnsmasq-shared': _Shared,
     'isc': isc.IscContract,
     'kea-mariadb': _Kea22,
     'kea-postgresql': _Kea30,

@@ -28,6 +28,7 @@ from vmip_plugin.dhcp import manager as dhcp
 from vmip_plugin import exceptions
 from vmip_plugin.hooks import manager as hooks
 from vmip_plugin.inventory import api
+from vmip_plugin.inventory import serving
 from vmip_plugin.notifications import listener
 
 Code = upgradecheck.Code
@@ -79,7 +80,7 @@ class Checks(upgradecheck.UpgradeCommands):
         except exceptions.VmipError as exc:
             return Result(Code.FAILURE, f'The pools cannot be read: {exc}')
         for pool in pools:
-            unknown = sorted(set(pool.dhcp_servers) - known)
+            unknown = sorted({*serving.names(pool.dhcp_servers)} - known)
             if unknown:
                 return Result(
                     Code.FAILURE, f'Pool {pool.name} has the DHCP servers '

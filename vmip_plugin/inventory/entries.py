@@ -25,6 +25,7 @@ from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import serving
 from vmip_plugin.inventory import states
 from vmip_plugin.inventory import transactions
 from vmip_plugin import types
@@ -311,14 +312,15 @@ def _removed(session: orm.Session, work: Sequence[records.Work],
 
 def want_all(session: orm.Session, pool: models.Pool, row: Row,
              at: datetime.datetime, name: str | None = None) -> None:
-    """Write down that every server of the pool has to have a holder's entry.
+    """Write down that the pool's servers have to have a holder's entry.
 
     :param at: when the reclaimer may see to it.
     :param name: of the server, where it is certain.
     """
     have = {entry.server: entry for entry in moves.entries(session, row.id)}
     assert row.mac is not None
-    for server in json.loads(pool.dhcp_servers):
+    for server in serving.of_address(json.loads(pool.dhcp_servers),
+                                     row.address):
         entry = have.get(server)
         if entry is None:
             entry = models.HostEntryRow(

@@ -31,6 +31,7 @@ from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
 from vmip_plugin.inventory import ranges as vmip_ranges
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import serving
 from vmip_plugin.inventory import states
 from vmip_plugin import types
 
@@ -62,11 +63,14 @@ def create(session: orm.Session, *, name: str, network_id: str,
     :param ranges: (first, last) of each run of addresses.
     :raises PoolExists: the subnet or the name has one already.
     :raises ConfigError: there is no such allocator.
-    :raises VmipError: a range is outside the subnet or meets another.
+    :param dhcp_servers: as :mod:`vmip_plugin.inventory.serving` reads them.
+    :raises VmipError: a range is outside the subnet or meets another, or no
+        server serves a part of them.
     """
     allocators.load(allocator_name)
     network = ipaddress.ip_network(cidr)
     checked = vmip_ranges.check(network, ranges)
+    serving.check(dhcp_servers, checked, cidr)
     taken = session.scalars(sa.select(models.Pool).where(sa.or_(
         models.Pool.name == name,
         models.Pool.subnet_id == subnet_id))).first()
@@ -99,7 +103,8 @@ def change(session: orm.Session, pool: models.Pool, *,
     the DHCP servers change, host entries become work to do.
 
     :raises ConfigError: there is no such allocator.
-    :raises VmipError: a range is outside the subnet or meets another.
+    :raises VmipError: a range is outside the subnet or meets another, or no
+        server serves an address.
     """
     if reuse_delay is not None:
         pool.reuse_delay = reuse_delay
@@ -115,6 +120,11 @@ def change(session: orm.Session, pool: models.Pool, *,
         _sort_anew(session, pool)
     if dhcp_servers is not None:
         pool.dhcp_servers = json.dumps(list(dhcp_servers))
+    if ranges is not None or dhcp_servers is not None:
+        now = record(session, pool)
+        serving.check(now.dhcp_servers, vmip_ranges.Ranges(now.ranges),
+                      now.cidr)
+    if dhcp_servers is not None:
         _serve_anew(session, pool, dhcp_servers)
 
 
@@ -149,8 +159,14 @@ def _serve_anew(session: orm.Session, pool: models.Pool,
             Row.state.in_([State.CLAIMED, State.ACTIVE]),
             # others are for no DHCP server to know
             Row.id.in_(sa.select(models.HostEntryRow.address_id)))).all():
+        # also where it has come out of the ranges
+        its = serving.of_address(servers, row.address)
+        if servers and not its:
+            raise exceptions.VmipError(
+                f'None of the DHCP servers serves {row.address}, which is '
+                'in use')
         for entry in moves.entries(session, row.id):
-            if entry.server not in servers:
+            if entry.server not in its:
                 entries.want(entry, present=False, at=clock.now())
         entries.want_all(session, pool, row, clock.now())
 

@@ -29,6 +29,7 @@ class Pool:
 
     :param reuse_delay: seconds that an address rests before it is given away
         again.
+    :param dhcp_servers: as :mod:`vmip_plugin.inventory.serving` reads them.
     :param ranges: (first, last) of each run of addresses.
     """
 

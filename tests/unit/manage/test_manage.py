@@ -305,6 +305,24 @@ class TestPool(ManageTestCase):
                           ('b', A, base.mac(1), True, False)],
                          self.entries())
 
+    def test_shared_by_dhcp_servers(self) -> None:
+        self.config.write_text(self.config.read_text().replace(
+            'servers = a', 'servers = a, b'))
+        self.create('--dhcp-server', 'a=10.0.0.0/25')
+        shares = ('--dhcp-server', 'a=10.0.0.0-10.0.0.15',
+                  '--dhcp-server', 'b=10.0.0.16/29')
+        self.fails('does not name c', 'pool', 'set', 'pool', *shares,
+                   '--dhcp-server', 'c=10.0.0.0/24')
+        self.fails('10.0.0.16-10.0.0.20', 'pool', 'set', 'pool', *shares[:2])
+        self.fails('NAME=FIRST-LAST', 'pool', 'set', 'pool',
+                   '--dhcp-server', 'a=10.0.0.0')
+        self.assertEqual(
+            'a=10.0.0.0-10.0.0.15,b=10.0.0.16/29',
+            self.json('pool', 'set', 'pool', *shares)['dhcp_servers'])
+        self.claim()
+        self.assertEqual([('a', A, base.mac(1), True, False)],
+                         self.entries())
+
     def test_dhcp_of_neutron(self) -> None:
         self.cloud.subnets['net-a'] = self.subnet(enable_dhcp=True)
         self.create()

@@ -26,6 +26,7 @@ from vmip_plugin.cmd.manage import arguments
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import ranges as vmip_ranges
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import serving
 from vmip_plugin.inventory import states
 from vmip_plugin import types
 
@@ -63,9 +64,10 @@ class _Writer(show.ShowOne):
             help='time that an address rests before it is given away again')
         parser.add_argument(
             '--dhcp-server', dest='dhcp_servers', action='append',
-            metavar='NAME',
-            help='a server of [dhcp] servers that answers in this subnet '
-                 '(may be repeated)')
+            metavar='NAME[=FIRST-LAST]',
+            help='a server of [dhcp] servers that answers in this subnet, to '
+                 'all guests or to those with these addresses, also written '
+                 'NETWORK/PREFIX (may be repeated)')
         parser.add_argument(
             '--adopt', action='store_true',
             help='take addresses in use into the list, with the port that '
@@ -86,9 +88,9 @@ class _Writer(show.ShowOne):
                 f'"openstack subnet list"')
         return subnet
 
-    def _check_servers(self, names: Sequence[str]) -> None:
+    def _check_servers(self, servers: Sequence[str]) -> None:
         known = self.app.conf.dhcp.servers
-        for name in names:
+        for name in serving.names(servers):
             if name not in known:
                 raise exceptions.ConfigError(
                     f'[dhcp] servers does not name {name}; it has: '
