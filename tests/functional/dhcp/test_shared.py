@@ -13,11 +13,19 @@
 """Several real dnsmasqs share the addresses of one pool."""
 
 import contextlib
+import os
+import pathlib
+
+import testtools
 
 from tests.functional.dhcp import test_agreement
 from tests import lab
 from tests.unit import base
+from vmip_plugin import conf as vmip_conf
+from vmip_plugin.dhcp import base as dhcp
+from vmip_plugin.dhcp import manager
 
+EXAMPLES = pathlib.Path(__file__).parents[3] / 'doc/examples/dnsmasq'
 #: What each of the servers has of 10.66.1.1 to 10.66.1.200.
 SHARES = ('a=10.66.1.0/30', 'b=10.66.1.4-10.66.1.5',
           'c=10.66.1.6-10.66.1.200')
@@ -123,3 +131,84 @@ class TestShared(test_agreement.AgreementTestCase):
                     stack.callback(self.dnsmasq[one].up)
                 self.assertEqual(self.addresses, [
                     self.offered(number) for number in range(1, 8)])
+
+
+class Namespaced(lab.Process):
+    """A dnsmasq that the script of the documentation starts."""
+
+    def __init__(self, bridge: lab.Bridge, bus: lab.Bus, conf: pathlib.Path,
+                 number: int) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self.bus = bus
+        self.conf = conf
+        self.name = f'd{number}_{os.getpid()}'
+        self.address = f'192.0.2.{number}/24'
+
+    def start(self) -> None:
+        folder = self.conf.parent / self.name
+        # made in the namespace of the bridge, which goes with the processes
+        self._stack.callback(pathlib.Path(f'/run/netns/{self.name}').unlink,
+                             missing_ok=True)
+        self._stack.callback(self.end)
+        self.process = self.bridge.popen(
+            'env', f'CONF={self.conf}', f'FOLDER={folder}',
+            f'DBUS_SYSTEM_BUS_ADDRESS={self.bus.address}',
+            str(EXAMPLES / 'namespace.sh'), self.name, self.address, 'br0')
+        lab.wait_for((folder / 'pid').exists, 20)
+        self.section = (
+            f'[dhcp:{self.name}]\ndriver = dnsmasq\n'
+            f'hostsdir = {folder}/hosts\npid_file = {folder}/pid\n'
+            f'lease_file = {folder}/leases\n'
+            f'dbus_service = uk.org.thekelleys.dnsmasq.{self.name}\n'
+            f'dbus_address = {self.bus.address}\n')
+
+
+class TestNamespaces(testtools.TestCase):
+    """Two on one machine, started as the documentation says."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        stack = contextlib.ExitStack()
+        self.addCleanup(stack.close)
+        folder = stack.enter_context(lab.Folder()).path
+        # each has a name of its own there
+        (folder / 'policy.conf').write_text(
+            '<busconfig><policy user="root"><allow own="*"/>'
+            '<allow send_destination="*"/></policy></busconfig>')
+        bus = stack.enter_context(lab.Bus(folder))
+        bridge = stack.enter_context(lab.Bridge('192.0.2.254/24'))
+        self.prober = stack.enter_context(lab.Prober(bridge))
+        conf = folder / 'dnsmasq.conf'
+        conf.write_text(''.join(
+            f'{line}\n' for line in (EXAMPLES / 'dnsmasq.conf').read_text()
+            .replace('br-provider', 'br0').splitlines()
+            if not line.startswith(('dhcp-hostsdir', 'dhcp-leasefile',
+                                    'pid-file', 'enable-dbus'))))
+        servers = [stack.enter_context(Namespaced(bridge, bus, conf, number))
+                   for number in (1, 2)]
+        config = folder / 'vmip.conf'
+        config.write_text(
+            f'[dhcp]\nservers = {", ".join(one.name for one in servers)}\n'
+            + ''.join(one.section for one in servers))
+        options = vmip_conf.new()
+        options(['--config-file', str(config)], project='vmip')
+        self.drivers = manager.load_drivers(options)
+
+    def test_both_serve(self) -> None:
+        entries = [dhcp.HostEntry(base.mac(number),
+                                  base.ip(f'192.0.2.{10 + number}'))
+                   for number in (1, 2)]
+        for entry, driver in zip(entries, self.drivers.values(), strict=True):
+            self.assertEqual([], driver.check())
+            self.assertEqual({}, driver.put([entry]))
+        for entry in entries:
+            self.assertEqual(entry.address, lab.wait_for(
+                lambda entry=entry: self.prober.acquire(entry.mac)))
+            self.assertEqual([ACK], self.prober.reboot(
+                entry.mac, entry.address, 0.3))
+        for entry, driver in zip(entries, self.drivers.values(), strict=True):
+            lease, = driver.leases()
+            self.assertEqual(entry.mac, lease.mac)
+            driver.release(lease)
+            self.assertEqual([], list(driver.leases()))
