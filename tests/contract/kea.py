@@ -475,8 +475,6 @@ class KeaContract(base.ReleaseContract, base.WireContract6):
     host_cmds: ClassVar[bool] = False
     channel: ClassVar[str] = 'unix'
     options = ''
-    # it is authoritative, and has no way to leave them out
-    to_others = [6]
 
     def make_server(self) -> KeaServer:
         return KeaServer(self.enter, self.version, self.kind, self.host_cmds,
