@@ -332,6 +332,18 @@ class FakeTransportTestCase(ListenerTestCase):
         self.assertEqual(listener.Stats(received=35, handled=35),
                          target.stats)
 
+    def test_batch_of_a_rush_is_filled(self):
+        self.conf.set_override('batch_size', 6, 'listener')
+        self.conf.set_override('batch_timeout', 0.5, 'listener')
+        self.useFixture(fixtures.MockPatchObject(listener, 'RUSH', 6))
+        handler = Recorder()
+        self.started(handler)
+        self.send(*map(deleted, range(3)))
+        time.sleep(0.7)
+        self.send(*map(deleted, range(3, 9)))
+        self.until(lambda: self.acked == 9)
+        self.assertEqual([list(range(9))], handler.tried)
+
     def test_one_batch_at_a_time(self):
         self.conf.set_override('batch_size', 1, 'listener')
         busy = threading.Lock()
