@@ -12,6 +12,7 @@
 
 """vmip-listener: acts on Nova's and Neutron's notifications."""
 
+import gc
 import sys
 
 from oslo_config import cfg
@@ -41,6 +42,10 @@ def serve(conf: cfg.ConfigOpts) -> int:
         metrics.LISTENER, [server.pulse],
         {'database': inventory.database.behind,
          'bus': server.check_bus}), stop)
+    # What is there now stays. The AMQP library leaves cycles behind with every
+    # message, and they would be looked for in all of it.
+    gc.collect()
+    gc.freeze()
     server.start()
     LOG.info('vmip-listener is ready')
     stop.wait()
