@@ -193,6 +193,20 @@ class TestHandler(HandlerTestCase):
         self.handle(told(Kind.SERVER_DELETED, ports=False))
         self.assertEqual(State.FREE, self.state(A))
 
+    def test_server_deleted_with_its_port(self) -> None:
+        """Neutron is asked before the release, and before the removal."""
+        self.port()
+        self.handle(told(Kind.PORT_CREATED), told(Kind.SERVER_CREATED))
+        for gone in (False, True):
+            if gone:
+                self.gone()
+            self.cloud.asked.clear()
+            self.handle(told(Kind.PORT_DELETED), told(Kind.SERVER_DELETED))
+            self.assertEqual(1 + gone, len([
+                asked for asked in self.cloud.asked
+                if asked.startswith('ports ')]))
+        self.assertEqual(State.FREE, self.state(A))
+
     def test_server_deleted_and_its_port_kept(self) -> None:
         self.port()
         del self.cloud.servers[base.server_id(1)]
