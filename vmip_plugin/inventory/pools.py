@@ -61,9 +61,9 @@ def create(session: orm.Session, *, name: str, network_id: str,
     """Make a pool.
 
     :param ranges: (first, last) of each run of addresses.
+    :param dhcp_servers: as :mod:`vmip_plugin.inventory.serving` reads them.
     :raises PoolExists: the subnet or the name has one already.
     :raises ConfigError: there is no such allocator.
-    :param dhcp_servers: as :mod:`vmip_plugin.inventory.serving` reads them.
     :raises VmipError: a range is outside the subnet or meets another, or no
         server serves a part of them.
     """

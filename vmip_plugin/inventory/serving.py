@@ -55,11 +55,9 @@ def names(servers: Iterable[str]) -> list[str]:
 
 def of_address(servers: Iterable[str], address: types.Address) -> list[str]:
     """Return the names of those that serve an address."""
-    found = []
-    for name, run in map(_parse, servers):
-        if run is None or int(run[0]) <= int(address) <= int(run[1]):
-            found.append(name)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(
+        name for name, run in map(_parse, servers)
+        if run is None or int(run[0]) <= int(address) <= int(run[1])))
 
 
 def check(servers: Iterable[str], within: vmip_ranges.Ranges,

@@ -84,9 +84,8 @@ class Handler:
         self._take_back([held for held in by_port if held.port_id in gone],
                         'port deleted')
         # Neutron mostly tells of a server's ports, too
-        asked = gone & {held.port_id for held in by_port}
         self._take_back([held for held in _whose(by_server, deleted)
-                         if held.port_id not in asked], 'server deleted')
+                         if held.port_id not in gone], 'server deleted')
         self._cancel(_whose(by_server, deleted), vmip_cloud.GONE,
                      'server deleted')
         self._cancel(_whose(by_server, failed), ('ERROR', *vmip_cloud.GONE),

@@ -1,7 +1,7 @@
 #!/bin/sh
 # One of several dnsmasqs on a machine, in a network namespace of its own:
 #   namespace.sh NAME ADDRESS/PREFIX BRIDGE
-# D-Bus takes letters, digits and _ as a NAME, and no digit first.
+# A NAME has letters, digits and _, no digit first (D-Bus), 15 at most.
 # Its interface there has the name of the bridge, so that all of them may have
 # one configuration: the one above without the lines that are set here.
 set -eu
