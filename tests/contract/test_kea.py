@@ -13,6 +13,7 @@
 """The contract of the Kea driver, with Kea and real clients."""
 
 import contextlib
+import pathlib
 import random
 import signal
 import threading
@@ -438,12 +439,27 @@ class TestAgent(kea.KeaContract):
 class TestDatabaseMariaDB22(kea.DatabaseContract):
     kind, version = 'mariadb', '2.2'
 
+    def _freeze(self, *args: object) -> None:
+        process = kea.server('mariadb')._process
+        assert process is not None
+        self.addCleanup(process.send_signal, signal.SIGCONT)
+        process.send_signal(signal.SIGSTOP)
+        state = pathlib.Path(f'/proc/{process.pid}/stat')
+        lab.wait_for(lambda: state.read_text().rpartition(')')[2][1] == 'T')
+
     def test_frozen(self) -> None:
         self.driver.put([entry(1)])
-        server = kea.server('mariadb')
-        assert server._process is not None
-        self.addCleanup(server._process.send_signal, signal.SIGCONT)
-        server._process.send_signal(signal.SIGSTOP)
+        self._freeze()
+        self._assert_away()
+
+    def test_frozen_once_the_connection_was_tried(self) -> None:
+        self.driver.put([entry(1)])
+        sa.event.listen(sa.pool.Pool, 'checkout', self._freeze)
+        self.addCleanup(sa.event.remove, sa.pool.Pool, 'checkout',
+                        self._freeze)
+        self._assert_away()
+
+    def _assert_away(self) -> None:
         started = time.monotonic()
         error = self.assertRaises(exceptions.DHCPServerUnavailable,
                                   self.driver.put, [entry(2)])

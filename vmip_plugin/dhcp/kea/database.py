@@ -359,10 +359,15 @@ class Database:
             # the server's own word comes first: it says more
             more |= {'read_timeout': str(seconds + 2),
                      'write_timeout': str(seconds)}
-            settings = f'SET SESSION innodb_lock_wait_timeout = {seconds}'
+            settings = [
+                'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+                f'SET SESSION innodb_lock_wait_timeout = {seconds}']
         else:
             more['tcp_user_timeout'] = str(seconds * 1000)
-            settings = f'SET statement_timeout = {seconds * 1000}'
+            settings = [
+                'SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL '
+                'READ COMMITTED',
+                f'SET statement_timeout = {seconds * 1000}']
         url = self.url.set(query={**more, **self.url.query})
         engine = engines.create_engine(
             url.render_as_string(hide_password=False), max_retries=0,
@@ -372,13 +377,16 @@ class Database:
         engine.hide_parameters = True
 
         def connected(connection: Any, record: Any) -> None:
+            # Here and not as an option of the engine, which would be set anew
+            # for each transaction, and whose errors SQLAlchemy passes on bare.
+            # Each statement sees what is committed when the lock is ours.
             with connection.cursor() as cursor:
-                cursor.execute(settings)
+                for statement in settings:
+                    cursor.execute(statement)
             connection.commit()
 
         sa.event.listen(engine, 'connect', connected)
-        # Each statement sees what is committed when the lock is ours.
-        return engine.execution_options(isolation_level='READ COMMITTED')
+        return engine
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
