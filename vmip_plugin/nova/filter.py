@@ -36,6 +36,7 @@ from vmip_plugin.hooks import base
 from vmip_plugin.hooks import manager
 from vmip_plugin.inventory import records
 from vmip_plugin.nova import request as nova_request
+from vmip_plugin.nova import stack
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class VmipFilter:
     """
 
     def __init__(self, app: WSGIApp, config_file: str) -> None:
-        self._app = app
+        self._app = stack.roomy(app)
         self._config_file = config_file
         self._lock = threading.Lock()
         self._hooks: manager.Hooks | None = None
