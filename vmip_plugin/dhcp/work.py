@@ -194,9 +194,13 @@ class Worker:
             self._inventory.hurry(server)
             usable = self._do_all(server, len(found), progress)
             left = differences(self._inventory, driver)
-            errors |= {entry.address: entry.error for entry in
-                       self._inventory.entries(pending=True)
-                       if entry.server == server and entry.error}
+            for entry in self._inventory.entries(pending=True):
+                if entry.server == server and entry.error:
+                    errors[entry.address] = entry.error
+                elif entry.server == server and usable and not entry.present:
+                    errors[entry.address] = (
+                        'another server has to have it first: see '
+                        '"vmip-manage dhcp list --pending"')
             result |= dict.fromkeys(found, '')
             result |= {d: errors.get(d.address, 'not tried: try again when '
                                      'the server is well') for d in left}

@@ -420,6 +420,8 @@ class TestWithdrawn(WorkerTestCase):
         self.drivers['b'].error = exceptions.DHCPServerUnavailable('away')
         for _ in range(3):
             self.wait()
+        error, = self.worker.sync('a').values()
+        self.assertIn('another server has to have it first', error)
         self.assertEqual([True, True], self.served())
         self.drivers['b'].error = None
         self.wait()
