@@ -80,7 +80,7 @@ class VmipFilter:
     """
 
     def __init__(self, app: WSGIApp, config_file: str) -> None:
-        self._app = stack.roomy(app)
+        self._app = app
         self._config_file = config_file
         self._lock = threading.Lock()
         self._hooks: manager.Hooks | None = None
@@ -89,7 +89,7 @@ class VmipFilter:
                  start_response: StartResponse) -> Iterable[bytes]:
         parse = _parser(environ)
         if parse is None:
-            return self._app(environ, start_response)
+            return stack.call(self._app, environ, start_response)
         try:
             body = _read_body(environ)
         except Exception as exc:
@@ -100,7 +100,7 @@ class VmipFilter:
             raise
         request = parse(body, _caller(environ['nova.context']))
         if request is None:
-            return self._app(environ, start_response)
+            return stack.call(self._app, environ, start_response)
         try:
             hooks = self._loaded_hooks()
             ran = hooks.before(request)
@@ -125,7 +125,7 @@ class VmipFilter:
 
         server_id = None
         try:
-            answer = self._app(environ, started)
+            answer = stack.call(self._app, environ, started)
             try:
                 chunks = list(answer)
             finally:

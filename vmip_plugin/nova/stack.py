@@ -33,10 +33,9 @@ T = TypeVar('T')
 _SLOTS = 8200
 
 
-def roomy(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that calls another one with room on the stack."""
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
+def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function with room on the stack, and return what it does."""
+    return function(*args, **kwargs)
 
-    call.__code__ = call.__code__.replace(co_stacksize=_SLOTS)
-    return call
+
+call.__code__ = call.__code__.replace(co_stacksize=_SLOTS)

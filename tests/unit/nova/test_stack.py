@@ -16,6 +16,7 @@ from collections.abc import Callable
 import resource
 
 from tests.unit import base
+from tests.unit.nova import harness
 from vmip_plugin.nova import stack
 
 
@@ -40,19 +41,47 @@ def _loops() -> None:
         _at(depth, _loop)
 
 
+def _faults() -> int:
+    """Return how often a page was missed: once each that was just mapped."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
 class TestStack(base.TestCase):
 
     def test_no_call_maps_memory(self) -> None:
-        """However deep the filter is, and however deep Nova goes."""
+        """However deep the caller is, and however deep it goes from there."""
         for depth in range(200):
-            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-            _at(depth, stack.roomy(_loops))
-            after = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-            # a page that was just mapped is missed once it is written to
-            self.assertLess(after - before, 100, depth)
+            before = _faults()
+            _at(depth, lambda: stack.call(_loops))
+            self.assertLess(_faults() - before, 100, depth)
 
     def test_answers_and_errors(self) -> None:
         self.assertEqual(
             ((1,), {'a': 2}),
-            stack.roomy(lambda *args, **kwargs: (args, kwargs))(1, a=2))
-        self.assertRaises(ZeroDivisionError, stack.roomy(divmod), 1, 0)
+            stack.call(lambda *args, **kwargs: (args, kwargs), 1, a=2))
+        self.assertRaises(ZeroDivisionError, stack.call, divmod, 1, 0)
+
+
+class TestFilter(harness.FilterTestCase):
+
+    def _nova(self, *args: object) -> list[bytes]:
+        before = _faults()
+        _loops()
+        self.faults.append(_faults() - before)
+        raise ZeroDivisionError
+
+    def _assert_room(self, method: str) -> None:
+        self.faults: list[int] = []
+        self.app._app = self._nova
+        for depth in range(0, 200, 10):
+            self.assertRaises(
+                ZeroDivisionError, _at, depth,
+                lambda: self.call(self.environ(method=method)))
+        self.assertEqual(20, len(self.faults))
+        self.assertLess(max(self.faults), 100, self.faults)
+
+    def test_create(self) -> None:
+        self._assert_room('POST')
+
+    def test_others(self) -> None:
+        self._assert_room('GET')
