@@ -178,6 +178,9 @@ class Entries(transactions.Transactions):
              only_done: bool = False) -> None:
         """Have a server's entries for these addresses written anew.
 
+        What has to go is to be done anyway, and whoever is at it would be
+        overtaken for nothing.
+
         :param only_done: what is still to be done is left as it is.
         """
         entry = models.HostEntryRow
@@ -187,7 +190,7 @@ class Entries(transactions.Transactions):
                 entry.server == server, Row.address.in_(addresses))).all()
         session.execute(
             sa.update(entry).where(
-                entry.id.in_(ids),
+                entry.id.in_(ids), entry.present.is_(True),
                 entry.done.is_(True) if only_done else sa.true()).values(
                 done=False, generation=entry.generation + 1, attempts=0,
                 error=None, next_try_at=clock.now(), wanted_at=clock.now())

@@ -18,6 +18,7 @@ import pathlib
 import tempfile
 from unittest import mock
 
+import fixtures
 import testtools
 
 from vmip_plugin.agent import dhcp
@@ -30,6 +31,8 @@ CLOUD = '[cloud]\nauth_type = password\n'
 class MainTest(testtools.TestCase):
     def setUp(self) -> None:
         super().setUp()
+        # or Python writes to stderr what no logger takes
+        self.useFixture(fixtures.FakeLogger())
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.path = pathlib.Path(directory.name)

@@ -199,6 +199,34 @@ class TestWorker(WorkerTestCase):
         self.wait()
         self.assertEqual({A: base.mac(2)}, self.driver.served())
 
+    def test_overtaken_beside_who_removes(self) -> None:
+        """Two listeners: the delete comes to the one, the create was late."""
+        self.port()
+        put, removed = threading.Event(), threading.Event()
+        late = threading.Thread(
+            target=self.worker.run, args=[[base.port_id(1)]])
+
+        def wait() -> None:
+            put.set()
+            removed.wait(10)
+
+        def undo() -> None:
+            removed.set()
+            late.join(10)
+
+        self.driver.meanwhile = wait
+        late.start()
+        self.addCleanup(late.join)
+        self.assertTrue(put.wait(10))
+        self.delete()
+        self.driver.meanwhile = undo
+        other = work.Worker(self.conf, self.inventory, self.drivers,
+                            self.cloud, None)
+        self.assertEqual(1, other.run([base.port_id(1)]))
+        self.assertFalse(late.is_alive())
+        self.assertEqual({}, self.driver.served())
+        self.assertEqual(State.FREE, self.state(A))
+
     def test_killed_after_the_write(self) -> None:
         self.port()
         for _ in range(2):

@@ -600,6 +600,15 @@ class TestRelease(base.TestCase):
         self.inventory.redo('z', [ip('10.0.0.10')])
         self.assertEqual(['a'], [w.server for w in self.do()])
 
+    def test_redo_leaves_what_has_to_go(self) -> None:
+        """Whoever is removing it is not overtaken."""
+        self.inventory.release(self.row('10.0.0.10'), '')
+        first, second = self.do()
+        self.inventory.redo(first.server, [ip('10.0.0.10')])
+        self.assertTrue(self.inventory.work_done(first))
+        self.assertTrue(self.inventory.work_done(second))
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+
     def test_redo_only_what_was_done(self) -> None:
         self.inventory.work_failed(self.do()[0], 'no', 1)
         before = self.inventory.entries()
