@@ -21,10 +21,10 @@ import sys
 import threading
 import time
 from typing import Any
-import unittest
 
 from minicloud import netns_guest
 
+from tests.cloud import base
 from tests.cloud import harness
 from tests.cloud import story
 
@@ -55,25 +55,8 @@ def locked_list() -> Iterator[None]:
         connection.close()
 
 
-class TestKills(unittest.TestCase):
+class TestKills(base.CloudTestCase):
     """Fake compute; a namespace with a real DHCP client plays the guest."""
-
-    cloud: harness.Cloud
-    story: story.Story
-    wanted: dict[str, Any]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        harness.minicloud.up('fake')
-        cls.cloud = harness.Cloud()
-        cls.story = story.Story(cls.cloud, lambda line: None)
-        cls.story.prepare()
-        sdk = cls.cloud.sdk()
-        cls.wanted = {
-            'flavorRef': sdk.compute.find_flavor('tiny').id,
-            'imageRef': sdk.image.find_image('guest').id,
-            'networks': [
-                {'uuid': sdk.network.find_network(story.NETWORK).id}]}
 
     def tearDown(self) -> None:
         # A test that failed must not leave the next one without a daemon.

@@ -19,10 +19,9 @@ from collections.abc import Iterator
 import contextlib
 import time
 from typing import Any
-import unittest
 
+from tests.cloud import base
 from tests.cloud import harness
-from tests.cloud import story
 
 COMPUTES = {'mini-fake': 'nova-compute', 'mini-fake2': 'nova-compute2'}
 #: seconds in which whatever was told has been heard
@@ -30,25 +29,14 @@ SETTLED = 1.5
 SPARE, OTHER_MAC = '192.0.2.115', 'fa:16:3e:00:be:ef'
 
 
-class LifecycleTestCase(unittest.TestCase):
+class LifecycleTestCase(base.CloudTestCase):
     """Fake compute: no guest, hence no lease; the list and host entries."""
-
-    cloud: harness.Cloud
-    story: story.Story
 
     @classmethod
     def setUpClass(cls) -> None:
-        harness.minicloud.up('fake')
-        cls.cloud = harness.Cloud()
-        cls.story = story.Story(cls.cloud, lambda line: None)
-        cls.story.prepare()
+        super().setUpClass()
         cls.compute = cls.cloud.sdk('admin').compute
         cls.network = cls.cloud.sdk('admin').network
-        sdk = cls.cloud.sdk()
-        cls.network_id = sdk.network.find_network(story.NETWORK).id
-        cls.wanted = {
-            'flavorRef': sdk.compute.find_flavor('tiny').id,
-            'imageRef': sdk.image.find_image('guest').id}
 
     def tearDown(self) -> None:
         if self.keeps_server:
@@ -74,7 +62,6 @@ class LifecycleTestCase(unittest.TestCase):
 
     def ask(self, name: str, **values: Any) -> Any:
         """Send a create request; return the server of its answer."""
-        values.setdefault('networks', [{'uuid': self.network_id}])
         return self.cloud.sdk().compute.create_server(
             name=name, **{**self.wanted, **values})
 

@@ -15,31 +15,24 @@
 from collections.abc import Iterable
 import json
 from typing import Any
-import unittest
 
+from tests.cloud import base
 from tests.cloud import harness
-from tests.cloud import story
 
 NETWORK, OTHER = 'provider1', 'provider2'
 ASKED, FIXED, FOREIGN = '192.0.2.113', '192.0.2.114', '192.0.2.150'
 POOL_SIZE = 20
 
 
-class TestRequests(unittest.TestCase):
+class TestRequests(base.CloudTestCase):
     """Fake compute; "held" is what the list has right after the answer."""
-
-    cloud: harness.Cloud
-    story: story.Story
 
     @classmethod
     def setUpClass(cls) -> None:
-        harness.minicloud.up('fake')
-        cls.cloud = harness.Cloud()
-        cls.story = story.Story(cls.cloud, lambda line: None)
-        cls.story.prepare()
+        super().setUpClass()
         sdk = cls.cloud.sdk()
-        cls.server = {'flavorRef': sdk.compute.find_flavor('tiny').id,
-                      'imageRef': sdk.image.find_image('guest').id}
+        cls.server = {key: cls.wanted[key]
+                      for key in ('flavorRef', 'imageRef')}
         cls.networks = {name: sdk.network.find_network(name).id
                         for name in (NETWORK, OTHER)}
         cls.nic = {'uuid': cls.networks[NETWORK]}

@@ -18,13 +18,11 @@ import contextlib
 import fcntl
 import os
 import threading
-from typing import Any
-import unittest
 
 from minicloud import netns_guest
 
+from tests.cloud import base
 from tests.cloud import harness
-from tests.cloud import story
 
 DAEMONS = ('vmip-listener', 'vmip-reclaimer', 'vmip-agent')
 COMPUTE_LOG = harness.settings.LOG / 'nova-compute.log'
@@ -44,25 +42,10 @@ def held_folder() -> Iterator[int]:
         os.close(lock)
 
 
-class TestStrict(unittest.TestCase):
+class TestStrict(base.CloudTestCase):
     """Fake compute; a namespace with a real DHCP client plays the guest."""
 
-    cloud: harness.Cloud
-    story: story.Story
-    wanted: dict[str, Any]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        harness.minicloud.up('fake', strict=True)
-        cls.cloud = harness.Cloud()
-        cls.story = story.Story(cls.cloud, lambda line: None)
-        cls.story.prepare()
-        sdk = cls.cloud.sdk()
-        cls.wanted = {
-            'flavorRef': sdk.compute.find_flavor('tiny').id,
-            'imageRef': sdk.image.find_image('guest').id,
-            'networks': [
-                {'uuid': sdk.network.find_network(story.NETWORK).id}]}
+    strict = True
 
     def tearDown(self) -> None:
         harness.minicloud.start(*DAEMONS)
