@@ -336,10 +336,20 @@ class FakeTransportTestCase(ListenerTestCase):
         self.conf.set_override('batch_size', 6, 'listener')
         self.conf.set_override('batch_timeout', 0.5, 'listener')
         self.useFixture(fixtures.MockPatchObject(listener, 'RUSH', 6))
+        come = threading.Event()
+        server = listener._Server
+        on_incoming = server._on_incoming
+
+        def tell(self: listener._Server, incoming: Sequence[Any]) -> None:
+            on_incoming(self, incoming)
+            come.set()
+
+        self.useFixture(fixtures.MockPatchObject(
+            server, '_on_incoming', tell))
         handler = Recorder()
         self.started(handler)
         self.send(*map(deleted, range(3)))
-        time.sleep(0.7)
+        self.assertTrue(come.wait(10))
         self.send(*map(deleted, range(3, 9)))
         self.until(lambda: self.acked == 9)
         self.assertEqual([list(range(9))], handler.tried)
