@@ -178,6 +178,9 @@ function configure_vmip_kea {
     "host-reservation-identifiers": [ "hw-address" ],
     "match-client-id": false,
     "authoritative": true,
+    "client-classes": [
+        { "name": "DROP",
+          "test": "pkt4.msgtype == 3 and not member('KNOWN')" } ],
     "valid-lifetime": $VMIP_LEASE_TIME,
     "subnet4": [
         { "id": 1, "subnet": "$VMIP_SUBNET_RANGE", "pools": [],

@@ -138,6 +138,23 @@ class TestDoctor22(kea.KeaContract):
         self.server.restart()
         self.assertEqual([], self.driver.check())
 
+    def test_strangers_are_refused(self) -> None:
+        """The doctor says so, unless Kea serves them itself."""
+        subnet = self.server.daemons[4].conf['Dhcp4']['subnet4'][0]
+        self.server.change(4, client_classes=None)
+        self.server.restart()
+        wrong, = self.driver.check()
+        self.assertIn('add the client class DROP', wrong)
+        self.server.change(4, subnet4=[subnet | {
+            'pools': [{'pool': '10.66.1.1 - 10.66.1.9'}]}])
+        self.server.restart()
+        wrong, = self.driver.check()
+        self.assertIn('remove the pools', wrong)
+        self.server.change(4, subnet4=[subnet | {'authoritative': False}])
+        self.server.restart()
+        wrong, = self.driver.check()
+        self.assertIn('set authoritative to true', wrong)
+
     def test_no_subnet(self) -> None:
         self.driver.put([entry(1)])
         self.server.change(4, subnet4=[])

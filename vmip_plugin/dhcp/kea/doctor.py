@@ -48,6 +48,8 @@ def check(which: daemon.Daemon, settings: daemon.Settings,
         yield f'{which.label} has no subnet: add those of the pools.'
     for subnet in settings.subnets:
         yield from _subnet(which, subnet)
+    if which.version == 4:
+        yield from _strangers(which, settings)
     for network, number in which.given.items():
         if settings.ids.get(network) != number:
             yield (f'{which.label} has the id {settings.ids.get(network)} '
@@ -126,10 +128,29 @@ def _subnet(which: daemon.Daemon, subnet: daemon.Subnet) -> Iterator[str]:
             yield (f'{where}: a guest whose lease is lost, or that comes '
                    'from another network, is not answered: set authoritative '
                    'to true.')
-    if not _known_only(own) and not all(
-            map(_known_only, own.get('pools', ()))):
+    if _has_pool_for_all(own):
         yield (f'{where}: guests without an entry get addresses of a pool: '
                'remove the pools, or give them the client class KNOWN.')
+
+
+def _strangers(which: daemon.Daemon, settings: daemon.Settings
+               ) -> Iterator[str]:
+    silent = any(found.get('name') == 'DROP'
+                 and 'KNOWN' in found.get('test', '')
+                 for found in settings.all.get('client-classes', ()))
+    if not silent and any(
+            subnet.settings.get('authoritative', False)
+            and not _has_pool_for_all(subnet.settings)
+            for subnet in settings.subnets):
+        yield (f'{which.label} is authoritative and refuses guests without '
+               'an entry what another DHCP server gave to them: add the '
+               'client class DROP with the test "pkt4.msgtype == 3 and not '
+               'member(\'KNOWN\')".')
+
+
+def _has_pool_for_all(subnet: Mapping[str, Any]) -> bool:
+    return not _known_only(subnet) and not all(
+        map(_known_only, subnet.get('pools', ())))
 
 
 def _known_only(place: Mapping[str, Any]) -> bool:
