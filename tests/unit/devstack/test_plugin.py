@@ -361,6 +361,8 @@ class TestKea(PluginTestCase):
         subnet, = dhcp4['subnet4']
         self.assertEqual((1, '192.0.2.0/24', []), (
             subnet['id'], subnet['subnet'], subnet['pools']))
+        self.assertEqual(['DROP'], [
+            found['name'] for found in dhcp4['client-classes']])
         # Kea itself takes it, but for what is not on this machine
         path = self.folder / 'kea-test.conf'
         dhcp4['hooks-libraries'] = []

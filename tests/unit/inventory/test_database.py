@@ -185,24 +185,34 @@ class TestRetry(base.TestCase):
                                               base.mac(9))), 1)
         self.assertEqual(base.mac(9), self.inventory.entries()[0].mac)
 
-    def test_redo_overwrites_no_newer_intent(self) -> None:
-        address = self.claim()
-
+    def redone_meanwhile(self, address: str, **newer: object,
+                         ) -> records.Work:
+        """Return what is to do where a redo comes upon a newer intent."""
         def before(state: orm.ORMExecuteState) -> None:
             if state.is_update:
                 state.session.connection().execute(
                     sa.update(ENTRIES).values(
-                        present=False, generation=ENTRIES.c.generation + 1))
+                        generation=ENTRIES.c.generation + 1, **newer))
 
         sa.event.listen(orm.Session, 'do_orm_execute', before)
         try:
             self.inventory.redo('a', [base.ip(address)])
         finally:
             sa.event.remove(orm.Session, 'do_orm_execute', before)
-        self.assertEqual([('a', address, base.mac(1), False, False)],
-                         self.entries())
         work, = self.inventory.work(port_ids=[base.port_id(1)])
-        self.assertEqual(2, work.generation)
+        return work
+
+    def test_redo_overwrites_no_newer_intent(self) -> None:
+        address = self.claim()
+        work = self.redone_meanwhile(address, mac=base.mac(9))
+        self.assertEqual((base.mac(9), True, 3),
+                         (work.mac, work.present, work.generation))
+
+    def test_redo_leaves_a_newer_removal(self) -> None:
+        address = self.claim()
+        work = self.redone_meanwhile(address, present=False)
+        self.assertEqual((base.mac(1), False, 2),
+                         (work.mac, work.present, work.generation))
 
 
 def _reserve_many(connection: str, worker: int, count: int,
