@@ -166,6 +166,10 @@ class AddressRow(Base):
     #: since when Neutron has not known the port
     gone_since: orm.Mapped[datetime.datetime | None] = orm.mapped_column(
         index=True)
+    #: what shows that the former holder is gone, while it is ``releasing``
+    evidence: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+    #: when the address last answered on the wire although its holder is gone
+    answered_at: orm.Mapped[datetime.datetime | None]
     #: a reservation by hand, kept when its server goes; the name '' is for
     #: any server of the project
     hold_name: orm.Mapped[str | None] = orm.mapped_column(

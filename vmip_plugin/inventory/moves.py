@@ -37,7 +37,8 @@ State = states.State
 Row = models.AddressRow
 
 NOBODY: dict[str, Any] = {
-    **dict.fromkeys(states.HOLDER), 'expires_at': None, 'gone_since': None}
+    **dict.fromkeys(states.HOLDER), 'expires_at': None, 'gone_since': None,
+    'evidence': None, 'answered_at': None}
 HOLD = ('hold_name', 'hold_project', 'hold_until')
 NO_HOLD: dict[str, Any] = dict.fromkeys(HOLD)
 

@@ -76,7 +76,7 @@ class Ports(transactions.Transactions):
         values = {'request_id': requester.request_id,
                   'project_id': requester.project_id, 'port_id': port_id,
                   'mac': mac, 'server_id': server_id, 'expires_at': None,
-                  'gone_since': None}
+                  'gone_since': None, 'evidence': None, 'answered_at': None}
         name: str | None = None
         row: Row | None
         if address is not None:
@@ -227,35 +227,42 @@ class Ports(transactions.Transactions):
 
     @transactions.write
     def release_address(self, session: orm.Session, subnet_id: str,
-                        address: types.Address, reason: str) -> bool:
+                        address: types.Address, reason: str,
+                        evidence: states.Evidence | None = None) -> bool:
         """Start the release of an address whose port is deleted.
 
+        :param evidence: what shows that its holder is gone.
         :returns: False where there was nothing to release.
         """
         row = session.scalars(sa.select(Row).join(
             models.Pool, models.Pool.id == Row.pool_id).where(
                 models.Pool.subnet_id == subnet_id,
                 Row.address == address)).one_or_none()
-        return row is not None and _release(session, row, reason)
+        return row is not None and _release(session, row, reason,
+                                            evidence=evidence)
 
     @transactions.write
     def release(self, session: orm.Session,
-                held: records.Address | records.Held, reason: str) -> bool:
+                held: records.Address | records.Held, reason: str,
+                evidence: states.Evidence | None = None) -> bool:
         """Start the release of an address, if its holder is still the same.
 
+        :param evidence: what shows that its holder is gone.
         :returns: False where it has changed since it was read.
         """
         row = session.get(Row, held.id)
         return (row is not None and row.generation == held.generation
-                and _release(session, row, reason))
+                and _release(session, row, reason, evidence=evidence))
 
     @transactions.write
     def release_ports(self, session: orm.Session, port_ids: Sequence[str],
-                      reason: str) -> int:
+                      reason: str,
+                      evidence: states.Evidence | None = None) -> int:
         """Start the release of what the ports had that Neutron deleted.
 
         An adopted address is left alone, as its port may not be its own.
 
+        :param evidence: what shows that they are gone.
         :returns: how many addresses.
         """
         # in one order, so that two workers do not wait for each other
@@ -264,7 +271,7 @@ class Ports(transactions.Transactions):
             Row.state.in_([State.CLAIMED, State.ACTIVE]))
             .order_by(Row.id)).all()
         entries_of = moves.entries_of(session, [row.id for row in rows])
-        return sum(_release(session, row, reason, entries_of[row.id])
+        return sum(_release(session, row, reason, entries_of[row.id], evidence)
                    for row in rows)
 
     @transactions.write
@@ -279,7 +286,8 @@ class Ports(transactions.Transactions):
         row = session.get(Row, entry.address_id)
         if row is not None and row.state == State.RELEASING:
             moves.move(session, row, Event.KEEP, State.CLAIMED,
-                       'Neutron still has the port', gone_since=None)
+                       'Neutron still has the port', gone_since=None,
+                       evidence=None, answered_at=None)
             # on every server: some may have lost theirs already
             entries.want_all(
                 session, session.get_one(models.Pool, row.pool_id), row,
@@ -482,10 +490,13 @@ def _claim_given(session: orm.Session, row: Row,
 
 
 def _release(session: orm.Session, row: Row, reason: str,
-             found: Sequence[models.HostEntryRow] | None = None) -> bool:
+             found: Sequence[models.HostEntryRow] | None = None,
+             evidence: states.Evidence | None = None) -> bool:
     if State(row.state) not in states.IN_USE:
         return False
-    values: dict[str, Any] = {'gone_since': None}
+    values: dict[str, Any] = {
+        'gone_since': None, 'answered_at': None,
+        'evidence': evidence and evidence.value}
     if row.server_name is not None:
         values.update(former_name=row.server_name,
                       former_project=row.project_id)

@@ -55,6 +55,10 @@ class Address:
     """One address and its holder.
 
     :param generation: grows with every change of the address.
+    :param evidence: while it is ``releasing``, what shows that its holder is
+        gone (:class:`vmip_plugin.inventory.states.Evidence`).
+    :param answered_at: when it last answered on the wire although its holder
+        is gone.
     :param hold_name: the server for which it is reserved by hand; '': any
         of the project; None: it is not.
     :param former_name: the server that had it last.
@@ -74,6 +78,8 @@ class Address:
     port_id: str | None
     mac: str | None
     gone_since: datetime.datetime | None
+    evidence: str | None
+    answered_at: datetime.datetime | None
     hold_name: str | None
     hold_project: str | None
     hold_until: datetime.datetime | None

@@ -63,6 +63,24 @@ class State(enum.StrEnum):
     ADOPTED = 'adopted'
 
 
+class Evidence(enum.StrEnum):
+    """What shows that the holder of an address is gone, strongest first."""
+
+    #: Neutron gave the address back in a transaction that is committed
+    COMMITTED = 'committed'
+    #: Nova says that the server is deleted, or no longer knows it
+    SERVER_DELETED = 'server_deleted'
+    #: Neutron answers 404 for the port
+    PORT_MISSING = 'port_missing'
+    #: nobody answers on the wire
+    SILENT = 'silent'
+
+    @property
+    def rank(self) -> int:
+        """1 for the strongest."""
+        return list(type(self)).index(self) + 1
+
+
 class Event(enum.StrEnum):
     """What moves an address from one state to another."""
 
