@@ -184,6 +184,22 @@ class LeaseStore:
             ' AND (looked_at IS NULL OR looked_at < ?)'
             ' ORDER BY looked_at, last_seen DESC LIMIT ?', (before, limit))
 
+    def near(self, address: types.Address) -> list[lease_.Lease]:
+        """Return the leases that show where an address's network is.
+
+        Those of its /24 (IPv6: /64) that a server was heard to grant here.
+        """
+        prefix = 24 if address.version == 4 else 64
+        network = ipaddress.ip_network((address, prefix), strict=False)
+        if address.version == 4:
+            like = str(network.network_address).rpartition('.')[0] + '.%'
+        else:
+            like = '%:%'
+        return [one for one in self._select(
+            'address LIKE ? AND confirmed AND NOT remote'
+            " AND interface != ''", (like,))
+            if one.address in network]
+
     def ambiguous(self, lease: lease_.Lease) -> bool:
         """Tell whether the client id of a lease may be another's too.
 
