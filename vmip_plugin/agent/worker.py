@@ -45,7 +45,7 @@ GATHER = 0.5
 #: seconds until Neutron is asked again for a MAC that it did not know
 LOOK_AGAIN = 600
 #: most MACs that Neutron is asked for in one go
-LOOK_LIMIT = 5000
+LOOK_LIMIT = 1000
 #: most checks that wait
 DUE_LIMIT = 100000
 #: other guests probed along, who show that the cloud shows us its guests
@@ -277,7 +277,7 @@ class Worker(threading.Thread):
                 words: Mapping[lease_.Key, decide.Word],
                 silent: Sequence[lease_.Lease]
                 ) -> dict[lease_.Key, decide.Decision]:
-        now = time.time()
+        now = self._store.steady()
         return {lease.key: decide.decide(
             probes[lease.key], words[lease.key], lease.gone_since, now,
             self._options.confirm_delay, self._options.reclaim_shutoff,
@@ -335,7 +335,7 @@ class Worker(threading.Thread):
                 and lease.dhcp_server is not None
                 and lease.tries < store_.MAX_TRIES
                 and (lease.released_at is None
-                     or not 0 <= time.time() - lease.released_at
+                     or not 0 <= self._store.steady() - lease.released_at
                      < RETRY_DELAY))
 
     def _others(self, leases: Sequence[lease_.Lease]) -> list[lease_.Lease]:
