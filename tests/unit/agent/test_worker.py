@@ -315,6 +315,15 @@ class WorkerTest(testtools.TestCase):
         self.sweeps(2)
         self.assertEqual(1, len(self.sent))
 
+    def test_asked_again_soon_after_an_outage(self) -> None:
+        self.cloud.down = {'ports'}
+        self.overhear()
+        for _ in range(3):
+            self.worker.identify()
+        self.assertEqual([None], [key for _, _, key in self.worker._due])
+        self.now += worker.ASK_AGAIN
+        self.assertEqual({None}, self.due())
+
     def test_restart_goes_on(self) -> None:
         self.guest()
         self.sweeps(1)
