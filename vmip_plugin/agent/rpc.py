@@ -227,7 +227,8 @@ class AgentClient:
             answers = oslo_messaging.get_rpc_server(
                 self._transport, oslo_messaging.Target(
                     exchange=EXCHANGE, topic=ROLL_TOPIC,
-                    server=f'{socket.gethostname()}-{asked.token}'),
+                    # no name of its own: that would leave a queue behind
+                    server=socket.gethostname()),
                 [asked], executor='threading',
                 access_policy=oslo_messaging.DefaultRPCAccessPolicy)
             answers.start()
