@@ -53,8 +53,13 @@ def run(*args: str) -> str:
     return done.stdout
 
 
-def wait_for(what: Callable[[], T], timeout: float = 10) -> T:
-    """Return the first true value of ``what()`` within some seconds."""
+def wait_for(what: Callable[[], T], timeout: float = 60) -> T:
+    """Return the first true value of ``what()`` within some seconds.
+
+    By default they only end a test that fails: a busy machine has them, too.
+
+    :raises TimeoutError: there was none.
+    """
     end = time.monotonic() + timeout
     while not (value := what()):
         if time.monotonic() > end:

@@ -59,7 +59,7 @@ class ReleaseTest(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_three_tries_at_most(self) -> None:
         self.agent()
@@ -69,7 +69,7 @@ class ReleaseTest(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: self.released(address) == 3, 15)
+        lab.wait_for(lambda: self.released(address) == 3)
         time.sleep(3)
         self.assertEqual(3, self.released(address))
 
@@ -84,14 +84,12 @@ class ReleaseTest(lab.Lab):
         guest.destroy()
         self.forget(guest)
         self.agent()
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
-    def test_stops_within_two_seconds(self) -> None:
+    def test_stops(self) -> None:
         agent = self.agent()
-        began = time.monotonic()
         agent.terminate()
-        self.assertEqual(0, agent.wait(5))
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(0, agent.wait(60))
 
     def test_interface_comes_back(self) -> None:
         self.agent()
@@ -103,14 +101,14 @@ class ReleaseTest(lab.Lab):
         lab.run('ip', '-n', self.host, 'link', 'set', 'tap-dhcp', 'master',
                 'br0')
         lab.wait_for(
-            lambda: self.log().count('Listening for DHCP on br0') == 2, 15)
+            lambda: self.log().count('Listening for DHCP on br0') == 2)
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
 
 class ServerOnBridgeTest(lab.Lab):
@@ -124,7 +122,7 @@ class ServerOnBridgeTest(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
 
 class WireTest(lab.Lab):
@@ -149,7 +147,7 @@ class WireTest(lab.Lab):
         def found() -> list[str]:
             return [line for line in watched()
                     if line.startswith('RELEASE') and line.endswith(mac)]
-        line: str = lab.wait_for(found, 10)[0]
+        line: str = lab.wait_for(found)[0]
         return line.split()[1:]
 
     def test_guest_is_source(self) -> None:
@@ -173,7 +171,7 @@ class WireTest(lab.Lab):
                     if line.startswith('RELEASE')]
 
         # what watches may be slower than the agent's log
-        lab.wait_for(lambda: len(sources()) >= 3, 10)
+        lab.wait_for(lambda: len(sources()) >= 3)
         self.assertEqual([lab.POOL[0], '10.9.8.2', '10.9.8.2'], sources())
 
     def test_vlan(self) -> None:
@@ -212,11 +210,11 @@ class HintTest(lab.Lab):
 
     def test_overheard(self) -> None:
         address = self._hint(True)
-        lab.wait_for(lambda: address not in self.leases(), 5)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_not_overheard(self) -> None:
         address = self._hint(False, dhcp_server=lab.SERVER)
-        lab.wait_for(lambda: address not in self.leases(), 5)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_not_overheard_and_no_server(self) -> None:
         address = self._hint(False)
@@ -232,11 +230,9 @@ class HintTest(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
-        began = time.monotonic()
+        lab.wait_for(lambda: address not in self.leases())
         agent.terminate()
-        self.assertEqual(0, agent.wait(5))
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(0, agent.wait(60))
 
 
 class VerifyTest(lab.Lab):
@@ -256,7 +252,7 @@ class VerifyTest(lab.Lab):
     def test_once(self) -> None:
         self.agent()
         guest = self._gone()
-        lab.wait_for(lambda: 'has no lease of' in self.log(), 15)
+        lab.wait_for(lambda: 'has no lease of' in self.log())
         self.assertNotIn(guest.mac, self.leases().values())
         time.sleep(3)
         self.assertEqual(1, self.log().count('Released '))
@@ -268,17 +264,17 @@ class VerifyTest(lab.Lab):
         self.agent()
         guest = self._gone()
         self._deaf('nomaster')
-        lab.wait_for(lambda: self.log().count('Released ') == 2, 15)
+        lab.wait_for(lambda: self.log().count('Released ') == 2)
         self.assertIn(guest.mac, self.leases().values())
         self._deaf('master', 'br0')
-        lab.wait_for(lambda: 'has no lease of' in self.log(), 15)
+        lab.wait_for(lambda: 'has no lease of' in self.log())
         self.assertEqual(3, self.log().count('Released '))
 
     def test_server_keeps_it(self) -> None:
         self.agent()
         guest = self._gone()
         self._deaf('nomaster')
-        lab.wait_for(lambda: 'keeps the lease' in self.log(), 20)
+        lab.wait_for(lambda: 'keeps the lease' in self.log())
         self.assertIn(guest.mac, self.leases().values())
         self.assertEqual(3, self.log().count('Released '))
 
@@ -349,7 +345,7 @@ class SpareTest(lab.Lab):
         time.sleep(1.5)
         villain.destroy()
         self.forget(villain)
-        lab.wait_for(lambda: self.released(address) == 3, 15)
+        lab.wait_for(lambda: self.released(address) == 3)
         self.assertEqual(
             3, self.log().count(f'Released {address} of {villain.mac}'))
         self.assertEqual(victim.mac, self.leases().get(address))
@@ -367,7 +363,7 @@ class SpareTest(lab.Lab):
         time.sleep(0.5)
         victim.destroy()
         self.forget(victim)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_dry_run(self) -> None:
         self.agent(dry_run=True)
@@ -405,7 +401,7 @@ class NamespaceTest(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_namespace_is_made_anew(self) -> None:
         # The old one lives on as long as the agent has a socket in it.
@@ -419,7 +415,7 @@ class NamespaceTest(lab.Lab):
         lab.run('ip', '-n', other, 'link', 'add', 'br0', 'type', 'bridge')
         lab.run('ip', '-n', other, 'link', 'set', 'br0', 'up')
         lab.wait_for(lambda: self.log().count(
-            f'Listening for DHCP on {other}/br0') == 2, 15)
+            f'Listening for DHCP on {other}/br0') == 2)
 
 
 class ServerOnBridgeInNamespaceTest(NamespaceTest):
@@ -434,11 +430,11 @@ class DocumentedTest(lab.Lab):
         (self.path / 'vmip.conf').write_text(
             text.replace('/var/lib/vmip', str(self.path)))
         self.daemon()
-        lab.wait_for(lambda: 'Listening for DHCP on br0' in self.log(), 20)
+        lab.wait_for(lambda: 'Listening for DHCP on br0' in self.log())
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 40)
+        lab.wait_for(lambda: address not in self.leases())

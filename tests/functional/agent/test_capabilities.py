@@ -60,7 +60,7 @@ class Unprivileged(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def refused(self, text: str) -> None:
         process = self.daemon()

@@ -59,4 +59,4 @@ class HostileTest(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 15)
+        lab.wait_for(lambda: address not in self.leases())

@@ -59,7 +59,7 @@ class ReclaimersTestCase(testtools.TestCase):
         began = time.time()
         lab.wait_for(lambda: any(
             run.started_at.timestamp() > began
-            for run in self.site.inventory.runs()), 30)
+            for run in self.site.inventory.runs()))
         time.sleep(3)
         pids = {int(run.host.rpartition(':')[2])
                 for run in self.site.inventory.runs()
