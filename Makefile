@@ -9,13 +9,17 @@ export PYTHONDONTWRITEBYTECODE := 1
 export LC_ALL := C.UTF-8
 
 # Stages run side by side: each has a repository of its own.
-STESTR = mkdir -p .stestr && stestr --repo-url .stestr/$@ --test-path
+STESTR = $(shell mkdir -p build/stestr/$@)\
+         stestr --repo-url build/stestr/$@ --test-path
 # What only "make full" runs; VMIP_FULL=1 lets any target run it.
 QUICK := $(if $(VMIP_FULL),,--exclude-list tests/full.txt)
+# Seconds of a storm on a database.
+STORM := $(if $(VMIP_FULL),60,15)
 SOURCES := vmip_plugin tests devstack doc/examples
 
 .PHONY: help python setup demo test full lint unit docs contract functional \
-        inventory databases neutron neutron-short cloud soak bench clean
+        inventory databases neutron neutron-short cloud quickstart soak \
+        bench clean
 
 help:
 	@echo 'make demo        show on this machine what vmip-plugin does'
@@ -36,6 +40,8 @@ help:
 	@echo 'make inventory   unit tests of the list, on MariaDB and PostgreSQL'
 	@echo 'make databases   tests of the list on MariaDB, Galera and PostgreSQL'
 	@echo 'make cloud       tests on the one-machine OpenStack'
+	@echo 'make quickstart  the way of the documentation there and back, on the'
+	@echo '                 one-machine OpenStack without the plugin'
 	@echo 'make soak        property tests with other inputs each time, and the'
 	@echo '                 same kills and lives many times over'
 	@echo 'make bench       benchmarks; BENCH="margin --boots 3" for one, short'
@@ -92,8 +98,8 @@ inventory: setup
 databases: setup
 	@status=0; $(STESTR) tests/functional/database run --concurrency 2 \
 	  $(QUICK) --exclude-regex '\.test_storm\.' || status=1; \
-	$(STESTR) tests/functional/database run --serial '\.test_storm\.' \
-	  || status=1; exit $$status
+	VMIP_STRESS_SECONDS=$(STORM) $(STESTR) tests/functional/database run \
+	  --serial '\.test_storm\.' || status=1; exit $$status
 
 neutron: python
 	python -m tests.upstream
@@ -103,6 +109,9 @@ neutron-short: python
 
 cloud: setup
 	tools/with-cloud $(STESTR) tests/cloud run --serial $(QUICK)
+
+quickstart: setup
+	tools/with-cloud $(STESTR) tests/cloud run --serial '\.test_quickstart\.'
 
 soak: setup
 	@status=0; VMIP_EXAMPLES=20 $(STESTR) tests/unit run || status=1; \
