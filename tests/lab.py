@@ -53,7 +53,11 @@ def run(*args: str) -> str:
     return done.stdout
 
 
-def wait_for(what: Callable[[], T], timeout: float = 60) -> T:
+#: seconds after which something hangs; a busy machine has them
+PATIENCE = 60
+
+
+def wait_for(what: Callable[[], T], timeout: float = PATIENCE) -> T:
     """Return the first true value of ``what()`` within some seconds.
 
     By default they only end a test that fails: a busy machine has them, too.

@@ -13,10 +13,13 @@
 """The programs that the Makefile uses."""
 
 import ast
+import importlib
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
+from typing import Any
 
 import fixtures
 import testtools
@@ -74,6 +77,51 @@ class TestWithCloud(testtools.TestCase):
         self.assertEqual(1, done.returncode)
         self.assertIn('the cloud of /elsewhere runs', done.stderr)
         self.assertEqual(['minicloud down --purge'], self.calls())
+
+
+class TestMinicloud(testtools.TestCase):
+    """There is one cloud on a machine, and install needs none."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.useFixture(fixtures.MonkeyPatch(
+            'sys.path', [str(CHECKOUT / 'devstack'), *sys.path]))
+        cloud = importlib.import_module('minicloud.cloud')
+        self.cloud: Any = cloud
+        self.useFixture(fixtures.MockPatchObject(
+            cloud.settings, 'RUN', self.folder))
+
+    def held_by(self, checkout: pathlib.Path) -> None:
+        self.useFixture(fixtures.MockPatchObject(
+            self.cloud.process, 'strangers',
+            return_value={(str(checkout), '/a/state')}))
+
+    def refused(self) -> str:
+        def change() -> None:
+            with self.cloud._lock():
+                self.fail('two clouds')
+        return str(self.assertRaises(self.cloud.process.Failure, change))
+
+    def test_cloud_of_another_checkout(self) -> None:
+        program = self.folder / 'devstack/minicloud'
+        program.mkdir(parents=True)
+        self.held_by(self.folder)
+        text = self.refused()
+        self.assertIn(f'the cloud of {self.folder} (state in /a/state) runs',
+                      text)
+        self.assertIn(f'VMIP_STATE=/a/state python3 {program} down', text)
+
+    def test_cloud_of_a_checkout_that_was_removed(self) -> None:
+        """This one's program stops it."""
+        self.held_by(self.folder / 'removed')
+        self.assertIn(f'python3 {CHECKOUT}/devstack/minicloud down',
+                      self.refused())
+
+    def test_install_beside_a_cloud(self) -> None:
+        self.held_by(self.folder)
+        with self.cloud._lock(alone=False):
+            pass
 
 
 class TestCI(testtools.TestCase):

@@ -64,7 +64,7 @@ class Unprivileged(lab.Lab):
 
     def refused(self, text: str) -> None:
         process = self.daemon()
-        self.assertEqual(agent.SYSTEM_ERROR, process.wait(20))
+        self.assertEqual(agent.SYSTEM_ERROR, process.wait(60))
         self.assertIn(text, self.log())
 
     def test_net_raw_is_enough(self) -> None:

@@ -56,7 +56,7 @@ class HostileTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
         lab.wait_for(lambda: address not in self.leases())

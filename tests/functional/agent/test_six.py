@@ -87,7 +87,7 @@ class Six(lab.Lab):
         dead, live = self.guest('g0'), self.guest('g1')
         address, other = self.dhclient(dead), self.dhclient(live)
         self.assertEqual({address, other}, self.leased())
-        time.sleep(1.5)
+        self.identified(dead)
         dead.destroy()
         self.forget(dead)
         # the cloud has the other one neither, but it answers
@@ -111,7 +111,7 @@ class SixTest(Six):
         self.agent()
         guest = self.guest('g0')
         address = self.dhclient(guest)
-        time.sleep(1.5)
+        self.identified(guest)
         guest.pause()
         time.sleep(5)
         self.assertEqual({address}, self.leased())
@@ -125,7 +125,7 @@ class SixTest(Six):
         agent = self.agent(transport_url='fake://', sweep_interval=1000)
         guest = self.guest('g0')
         address = self.dhclient(guest)
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
         self.said['hint'] = {
