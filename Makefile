@@ -74,7 +74,7 @@ full:
 lint: python
 	@status=0; set -x; ruff check $(SOURCES) tools/stages || status=1; \
 	flake8 $(SOURCES) tools/stages || status=1; mypy || status=1; \
-	exit $$status
+	{ exit $$status; } 2>/dev/null
 
 unit: python
 	$(STESTR) tests/unit run
