@@ -88,7 +88,7 @@ class StrictTestCase(case.NeutronTestCase):
         neutron.known = {port.id: port for port in ports}
         worker = work.Worker(base.new_conf('sqlite://'), self.inventory,
                              self.servers, neutron, self.agents)
-        for later in [clock.after(300 * (n + 1)) for n in range(times)]:
+        for later in [clock.after(600 * (n + 1)) for n in range(times)]:
             with fixtures.MonkeyPatch('vmip_plugin.inventory.clock.now',
                                       lambda later=later: later):
                 worker.run()
