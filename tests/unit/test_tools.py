@@ -79,6 +79,63 @@ class TestWithCloud(testtools.TestCase):
         self.assertEqual(['minicloud down --purge'], self.calls())
 
 
+class TestBootstrap(testtools.TestCase):
+
+    LISTS = ('requirements.txt', 'test-requirements.txt',
+             'doc/requirements.txt')
+    MINICLOUD = 'devstack/minicloud/requirements.txt'
+    CONSTRAINTS = 'devstack/minicloud/constraints.txt'
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        for name in (*self.LISTS, self.MINICLOUD, self.CONSTRAINTS,
+                     'setup.cfg', 'pyproject.toml', 'tools/bootstrap'):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, self.folder / name)
+        (self.folder / 'devstack/minicloud/__main__.py').write_text(MINICLOUD)
+        # stands for the environment's Python
+        python = self.folder / '.venv/bin/python'
+        python.parent.mkdir(parents=True)
+        python.write_text('#!/bin/sh\necho "$@" >>calls\n')
+        python.chmod(0o755)
+
+    def bootstrap(self, *options: str) -> list[str]:
+        """Return what it has called."""
+        subprocess.run([self.folder / 'tools/bootstrap', *options],
+                       check=True, capture_output=True, timeout=120)
+        calls = self.folder / 'calls'
+        found = calls.read_text().splitlines() if calls.exists() else []
+        calls.unlink(missing_ok=True)
+        return found
+
+    def pip(self, *lists: str) -> str:
+        return ' '.join((
+            '-m pip install -q --disable-pip-version-check -c',
+            self.CONSTRAINTS, *(f'-r{name}' for name in lists), '-e .'))
+
+    def test_python_only(self) -> None:
+        """Neither Debian's packages nor what is built against them."""
+        self.assertEqual([self.pip(*self.LISTS)],
+                         self.bootstrap('--python-only'))
+        self.assertEqual([], self.bootstrap('--python-only'))
+        # what needs them does not take it for complete
+        self.assertEqual(
+            ['minicloud install', self.pip(*self.LISTS, self.MINICLOUD)],
+            self.bootstrap())
+
+    def test_complete(self) -> None:
+        self.assertIn(self.pip(*self.LISTS, self.MINICLOUD),
+                      self.bootstrap())
+        self.assertEqual(['minicloud install'], self.bootstrap())
+        # it has all of the other
+        self.assertEqual([], self.bootstrap('--python-only'))
+        with open(self.folder / self.LISTS[0], 'a') as file:
+            file.write('one-more\n')
+        self.assertEqual([self.pip(*self.LISTS)],
+                         self.bootstrap('--python-only'))
+
+
 class TestMinicloud(testtools.TestCase):
     """There is one cloud on a machine, and install needs none."""
 
