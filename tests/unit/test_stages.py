@@ -34,7 +34,7 @@ import os, sys, time
 name = sys.argv[1]
 with open('began', 'a') as began:
     began.write(name + '\\n')
-print('the output of', name)
+print('the output of', name, flush=True)
 if name.startswith('tests'):
     print(' - Passed: 7')
     print(' - Skipped: 1')
