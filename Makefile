@@ -6,6 +6,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VMIP_VENV := $(CURDIR)/.venv
 export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONUNBUFFERED := 1
 export LC_ALL := C.UTF-8
 
 # Stages run side by side: each has a repository of its own.
