@@ -43,7 +43,7 @@ class TestRequests(base.CloudTestCase):
             for server in list(compute.servers()):
                 compute.delete_server(server.id)
             harness.wait_for('servers are deleted',
-                             lambda c=compute: not list(c.servers()), 120)
+                             lambda c=compute: not list(c.servers()))
         # a port that its owner made outlives the server
         network = self.cloud.sdk().network
         for port in list(network.ports(
@@ -112,7 +112,7 @@ class TestRequests(base.CloudTestCase):
             server = compute.find_server(name)
             self.assertNotEqual('ERROR', server.status, name)
             return server.status == 'ACTIVE' and server
-        server = harness.wait_for(f'{name} is ACTIVE', check, 120, 0.3)
+        server = harness.wait_for(f'{name} is ACTIVE', check, every=0.3)
         return sorted(ip['ip_address'] for port in self.cloud.sdk(
             'admin').network.ports(device_id=server.id)
             for ip in port.fixed_ips)
