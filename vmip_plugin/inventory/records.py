@@ -306,12 +306,31 @@ class Wanted:
     :param addresses: these very ones, at most one of each IP version, for
         the one server of the request.
     :param only: nothing of the IP versions that ``addresses`` leave out.
+    :param certain: how many of the servers, from the first name on, get
+        theirs in advance; None: all. The others get in advance only what is
+        reserved by hand for their name, which nobody else can have.
     """
 
     network_id: str
     server_names: tuple[str, ...]
     addresses: tuple[types.Address, ...] = ()
     only: bool = False
+    certain: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """What a project may hold of a pool in advance, unclaimed.
+
+    What is reserved by hand does not count: it is nobody else's anyway.
+
+    :param most: addresses.
+    :param share: percent of the addresses that it finds free; the smaller of
+        both counts.
+    """
+
+    most: int
+    share: int
 
 
 @dataclasses.dataclass(frozen=True)
