@@ -341,8 +341,10 @@ class Hold:
     :param address: None: whatever the allocator picks.
     :param server_name: for the server of this name; None: for any server of
         the project or, without one, for whoever asks for the very address.
-    :param project_id: only for this project; None: for any.
+    :param project_id: only for this project.
     :param until: its end; None: until it is given up.
+    :param any_project: for the server of this name in whatever project. Names
+        are the projects' own to choose: a name needs a project, or this.
     """
 
     pool: str
@@ -350,6 +352,7 @@ class Hold:
     server_name: str | None = None
     project_id: str | None = None
     until: datetime.datetime | None = None
+    any_project: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -188,7 +188,7 @@ def _reserve_all(session: orm.Session, candidates: Sequence[models.Pool],
     if later and not want.only and (allowance is None or not (
             allowances.is_enough(session, candidates, later))):
         raise exceptions.PoolExhausted(
-            'Not enough free addresses are left in ' + ', '.join(
+            'No free address is left in ' + ', '.join(
                 f'pool {pool.name}' for pool in candidates))
     if later:
         LOG.info('%d of %d addresses of request %s are left to the ports: '

@@ -476,7 +476,8 @@ class TestAttach(NetworkTestCase):
         self.reserve('db')
         self.inventory.bind([self.row(B)], SERVER)
         self.pool2()
-        self.inventory.hold(records.Hold('two', base.ip('10.2.0.19'), 'db'))
+        self.inventory.hold(records.Hold(
+            'two', base.ip('10.2.0.19'), 'db', base.PROJECT))
         self.accepted({'net_id': NETWORK_2})
         row = self.row('10.2.0.19')
         self.assertEqual(('db', 'req-1'), (row.server_name, row.request_id))
