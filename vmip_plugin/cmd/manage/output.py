@@ -116,7 +116,7 @@ def make_safe(cmd: command.Command) -> None:
                     (_row(clean, row) for row in data))
         return produce(parsed_args, column_names, data)
 
-    cmd.produce_output = safe  # type: ignore[method-assign]
+    cmd.produce_output = safe
 
 
 def _row(clean: Callable[[str], str], row: Iterable[Any]) -> tuple[Any, ...]:
