@@ -227,6 +227,8 @@ class HistoryRow(Base):
     __tablename__ = 'history'
     __table_args__ = (
         sa.Index('ix_history_address_at', 'address', 'at'),
+        # what is older than it is kept
+        sa.Index('ix_history_at_id', 'at', 'id'),
         Base.__table_args__)
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Where requests wait for each other; what a project holds in advance.
+"""What a project holds in advance; which history is old.
 
 Revision ID: 0007
 Revises: 0005
@@ -24,7 +24,8 @@ revision = '0007'
 down_revision = '0005'
 
 _INDEXES = {'addresses': ('ix_addresses_project_id_state',
-                          ['project_id', 'state'])}
+                          ['project_id', 'state']),
+            'history': ('ix_history_at_id', ['at', 'id'])}
 
 
 def upgrade() -> None:
