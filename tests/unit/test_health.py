@@ -201,7 +201,11 @@ class TestServer(HealthTestCase):
         self.assertNotIn('from-outside', self.log.output)
 
     def test_slow_clients(self) -> None:
-        """They neither keep others waiting nor cost a thread each."""
+        """They neither keep others waiting nor cost a thread each.
+
+        Not because they are ended for their silence some time.
+        """
+        self.patch(health._Handler, 'timeout', 3600.0)
         self.serve()
         before = threading.active_count()
         slow = [socket.create_connection((self.address, self.port))
@@ -211,9 +215,7 @@ class TestServer(HealthTestCase):
         for one in slow[-health.CONNECTIONS:]:
             with contextlib.suppress(OSError):
                 one.sendall(b'GET /metrics HTT')
-        began = time.monotonic()
         self.assertEqual(200, self.ask('/metrics')[0])
-        self.assertLess(time.monotonic() - began, health.SILENCE / 2)
         lab.wait_for(lambda: threading.active_count()
                      <= before + health.CONNECTIONS)
 
