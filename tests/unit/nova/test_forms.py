@@ -335,6 +335,8 @@ class TestAskedFor(NetworkTestCase):
         self.hold('10.0.0.17', None, base.PROJECT)
         self.assertEqual(409, self.no(B)[0])
         self.assertEqual(409, self.no('10.0.0.16', name='db')[0])
+        self.hold('10.0.0.18', None, base.OTHER_PROJECT)
+        self.assertEqual(409, self.no('10.0.0.18')[0])
         self.ask(B, name='db')
         self.ask('10.0.0.17')
         self.assertEqual(['req-1'] * 2, [
