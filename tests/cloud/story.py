@@ -174,9 +174,9 @@ class Story:
     def given_by_hand(self) -> list[Result]:
         """d: a reservation by the operator for a server's name."""
         self.say(f'$ vmip-manage reservation create {HELD} --pool {POOL} '
-                 f'--server-name story-d')
+                 f'--server-name story-d --any-project')
         self.cloud.manage('reservation', 'create', HELD, '--pool', POOL,
-                          '--server-name', 'story-d')
+                          '--server-name', 'story-d', '--any-project')
         asked = self.create('story-d')
         assert self.reserved('story-d') == {'story-d': HELD}
         self.first_discover(self.active('story-d'), HELD, asked)

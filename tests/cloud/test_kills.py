@@ -179,7 +179,8 @@ class TestKills(base.CloudTestCase):
 
     def steps(self) -> None:
         self.cloud.manage('reservation', 'create', story.HELD, '--pool',
-                          story.POOL, '--server-name', 'kill-d')
+                          story.POOL, '--server-name', 'kill-d',
+                          '--any-project')
         guests = {name: contextlib.ExitStack() for name in (
             'kill-a', 'kill-c-1', 'kill-c-2', 'kill-c-3', 'kill-d', 'kill-e')}
         with contextlib.ExitStack() as everything, self.killing(DAEMONS):

@@ -302,7 +302,7 @@ class Worker:
             try:
                 listed.hold(records.Hold(
                     pool, address, f'vm-{self._random.randrange(50)}',
-                    until=until))
+                    until=until, any_project=True))
             except exceptions.VmipError:
                 # on a slow machine its turn may come after its end
                 if clock.now() < until:

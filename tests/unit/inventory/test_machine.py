@@ -397,7 +397,8 @@ class Machine(stateful.RuleBasedStateMachine):
         may = not elsewhere and (a.state in states.VACANT or has_it)
         try:
             self.list.hold(records.Hold('pool', base.ip(address), name,
-                                        project))
+                                        project,
+                                        any_project=project is None))
         except exceptions.AddressInUse:
             assert not may
             return

@@ -98,7 +98,8 @@ class PipelineTestCase(base.TestCase):
         super().setUp()
         self.pool()
         config = self.directory / 'vmip.conf'
-        config.write_text(f'[database]\nconnection = {self.connection}\n')
+        config.write_text(f'[database]\nconnection = {self.connection}\n'
+                          f'[reserve]\nproject_share = 100\n')
         path = self.directory / 'api-paste.ini'
         path.write_text(PIPELINES.format(config_file=config))
         self.app = deploy.loadapp(f'config:{path}')
