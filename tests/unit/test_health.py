@@ -22,8 +22,6 @@ import time
 from typing import Any
 from unittest import mock
 
-import fixtures
-
 from tests import lab
 from tests import rabbit
 from tests.unit import base
