@@ -391,6 +391,33 @@ class Ports(transactions.Transactions):
             .values(gone_since=since)
             .execution_options(synchronize_session=False))
 
+    @transactions.write
+    def note_answered(self, session: orm.Session,
+                      held: records.Address | records.Held | records.Work,
+                      at: datetime.datetime | None) -> bool:
+        """Note when an address whose holder is gone answered on the wire.
+
+        It is handed over to nobody until it was probed again and is silent.
+
+        :param held: the address, or the host entry's work, as it was read.
+        :param at: None: it is silent.
+        :returns: False where it has changed since.
+        """
+        entry = models.HostEntryRow
+        if isinstance(held, records.Work):
+            # read first: InnoDB locks what an UPDATE reads of another table
+            which = Row.id.in_(session.scalars(sa.select(
+                entry.address_id).where(
+                    entry.id == held.id,
+                    entry.generation == held.generation)).all())
+        else:
+            which = sa.and_(Row.id == held.id,
+                            Row.generation == held.generation)
+        changed: Any = session.execute(
+            sa.update(Row).where(which).values(answered_at=at)
+            .execution_options(synchronize_session=False))
+        return bool(changed.rowcount)
+
 
 def _claimed(session: orm.Session, subnet_id: str, address: types.Address,
              ) -> Row | None:

@@ -21,6 +21,7 @@ import ipaddress
 from typing import Any
 
 import netaddr
+from neutron.ipam import driver
 from neutron.ipam.drivers.neutrondb_ipam import driver as internal
 from neutron.ipam import exceptions as ipam_exc
 from neutron.ipam import requests as ipam_req
@@ -61,6 +62,16 @@ class VmipSubnet(internal.NeutronDbSubnet):
 
     #: what is being allocated because we, not the caller, chose it
     _picked: str | None = None
+    #: of the call, and of the subnet as Neutron names it
+    context: Any
+    subnet_id: str
+
+    @classmethod
+    def load(cls, neutron_subnet_id: str, ctx: Any) -> 'VmipSubnet':
+        # What the base class keeps has changed its names between releases.
+        subnet: VmipSubnet = super().load(neutron_subnet_id, ctx)
+        subnet.context, subnet.subnet_id = ctx, neutron_subnet_id
+        return subnet
 
     def allocate(self, address_request: ipam_req.AddressRequest) -> str:
         """Allocate one address, claiming it first where there is a pool.
@@ -79,7 +90,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
             if claim is None:
                 return str(super().allocate(address_request))
             if not claim.repeated:
-                claims.note(self._context, self._subnet_id, claim.address)
+                claims.note(self.context, self.subnet_id, claim.address)
             self._picked = str(claim.address) if given is None else None
             specific = ipam_req.SpecificAddressRequest(
                 netaddr.IPAddress(str(claim.address)))
@@ -91,15 +102,15 @@ class VmipSubnet(internal.NeutronDbSubnet):
             except ipam_exc.IpAddressAlreadyAllocated:
                 if not claim.repeated:
                     # Neutron gave it away while we were not its driver.
-                    claims.forget(self._context, self._subnet_id,
+                    claims.forget(self.context, self.subnet_id,
                                   claim.address)
-                    shared.inventory().disown(self._subnet_id, claim.address)
+                    shared.inventory().disown(self.subnet_id, claim.address)
                 if given is not None:
                     raise
                 # A repeated claim is one that the port, or another of the
                 # server, has already: this is a second address in the subnet.
                 skip.append(claim.address)
-        raise ipam_exc.IpAddressGenerationFailure(subnet_id=self._subnet_id)
+        raise ipam_exc.IpAddressGenerationFailure(subnet_id=self.subnet_id)
 
     def bulk_allocate(self, address_request: ipam_req.AddressRequest
                       ) -> list[str]:
@@ -130,15 +141,15 @@ class VmipSubnet(internal.NeutronDbSubnet):
         down now is found by vmip-reclaimer.
         """
         given_back = ipaddress.ip_address(str(address))
-        if claims.forget(self._context, self._subnet_id, given_back):
+        if claims.forget(self.context, self.subnet_id, given_back):
             # first: Neutron's transaction may be beyond use already
-            claims.undo(self._subnet_id, given_back)
+            claims.undo(self.subnet_id, given_back)
             super().deallocate(address)
             return
         super().deallocate(address)
         try:
             shared.inventory().release_address(
-                self._subnet_id, given_back, 'Neutron gave it back')
+                self.subnet_id, given_back, 'Neutron gave it back')
         except exceptions.VmipError as exc:
             LOG.warning('Address %s will be released by vmip-reclaimer: %s',
                         address, exc)
@@ -146,20 +157,20 @@ class VmipSubnet(internal.NeutronDbSubnet):
     def _has_pool(self) -> bool:
         inventory = shared.inventory()
         try:
-            inventory.pool(self._subnet_id)
+            inventory.pool(self.subnet_id)
         except exceptions.PoolNotFound:
             return False
         except exceptions.InventoryUnavailable:
-            return inventory.may_have_pool(subnet_id=self._subnet_id)
+            return inventory.may_have_pool(subnet_id=self.subnet_id)
         return True
 
     def _hand_over(self, request: ipam_req.AddressRequest,
                    address: types.Address) -> None:
-        claims.note(self._context, self._subnet_id, address)
+        claims.note(self.context, self.subnet_id, address)
         port = getattr(request, 'vmip_port', {})
         try:
             shared.inventory().hand_over(
-                self._subnet_id, address, port.get('id') or '',
+                self.subnet_id, address, port.get('id') or '',
                 _mac(port.get('mac_address')), _is_served(port))
         except exceptions.InventoryUnavailable as exc:
             raise n_exc.ServiceUnavailable() from exc
@@ -169,11 +180,11 @@ class VmipSubnet(internal.NeutronDbSubnet):
                ) -> records.Claim | None:
         port = getattr(request, 'vmip_port', {})
         requester = getattr(request, 'vmip_requester',
-                            records.Requester('', self._project_id or ''))
+                            records.Requester('', self.context.project_id or ''))
         inventory = shared.inventory()
         try:
             return inventory.claim(
-                subnet_id=self._subnet_id, requester=requester,
+                subnet_id=self.subnet_id, requester=requester,
                 port_id=port.get('id') or '',
                 mac=_mac(port.get('mac_address')),
                 server_id=_server_id(port), address=given, skip=skip,
@@ -181,45 +192,52 @@ class VmipSubnet(internal.NeutronDbSubnet):
         except exceptions.PoolExhausted as exc:
             LOG.warning('%s', exc)
             raise ipam_exc.IpAddressGenerationFailure(
-                subnet_id=self._subnet_id) from exc
+                subnet_id=self.subnet_id) from exc
         except exceptions.AddressInUse as exc:
             raise ipam_exc.IpAddressAlreadyAllocated(
-                subnet_id=self._subnet_id, ip=given) from exc
+                subnet_id=self.subnet_id, ip=given) from exc
         except exceptions.InventoryUnavailable as exc:
-            if not inventory.may_have_pool(subnet_id=self._subnet_id):
+            if not inventory.may_have_pool(subnet_id=self.subnet_id):
                 return None
             LOG.error('No address for port %s: %s', port.get('id'), exc)
             raise n_exc.ServiceUnavailable() from exc
 
 
-class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
+class VmipSubnetGroup(driver.SubnetGroup):
     """Subnets of a network any of which will do."""
 
-    _subnet_ids: list[str]
+    def __init__(self, pool: 'VmipPool', subnet_ids: list[str]) -> None:
+        self._pool = pool
+        self._ids = subnet_ids
 
     def allocate(self, address_request: ipam_req.AddressRequest
                  ) -> tuple[str, str]:
         # Neutron takes the first that has an address left; what was reserved
         # may be in another.
         requester = getattr(address_request, 'vmip_requester', None)
-        if len(self._subnet_ids) > 1 and requester is not None:
+        ids = self._ids
+        if len(ids) > 1 and requester is not None:
             try:
                 reserved = shared.inventory().reserved_subnets(
                     requester, _server_id(address_request.vmip_port))
             except exceptions.InventoryUnavailable:
                 # whether that matters is said where the address is claimed
                 reserved = set()
-            self._subnet_ids = sorted(
-                self._subnet_ids, key=lambda id: id not in reserved)
-        address, subnet_id = super().allocate(address_request)
+            ids = sorted(ids, key=lambda id: id not in reserved)
+        address, subnet_id = subnet_alloc.IpamSubnetGroup(
+            self._pool, ids).allocate(address_request)
         return address, subnet_id
 
 
 class VmipPool(internal.NeutronDbPool):
     """The driver: ``[DEFAULT] ipam_driver = vmip`` in neutron.conf."""
 
+    def __init__(self, subnetpool: Any, context: Any) -> None:
+        super().__init__(subnetpool, context)
+        self.context = context
+
     def get_subnet(self, subnet_id: str) -> VmipSubnet:
-        return VmipSubnet.load(subnet_id, self._context)
+        return VmipSubnet.load(subnet_id, self.context)
 
     def get_allocator(self, subnet_ids: list[str]) -> VmipSubnetGroup:
         return VmipSubnetGroup(self, subnet_ids)

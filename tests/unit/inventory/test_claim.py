@@ -22,6 +22,7 @@ from sqlalchemy import orm
 
 from tests.unit import base
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import entries
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
@@ -678,6 +679,35 @@ class TestRelease(base.TestCase):
             base.server_id(1))))
         self.assertEqual([], self.inventory.of_ports([]))
         self.assertEqual([], self.inventory.of_server(''))
+
+
+class TestAnswered(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool()
+        self.claim()
+        self.inventory.release(self.row('10.0.0.10'), 'deleted')
+
+    def test_noted_and_taken_back(self) -> None:
+        for at in (clock.now(), None):
+            self.assertTrue(self.inventory.note_answered(
+                self.row('10.0.0.10'), at))
+            self.assertEqual(at, self.row('10.0.0.10').answered_at)
+
+    def test_by_what_a_worker_has_at_hand(self) -> None:
+        work, = self.inventory.work(port_ids=[base.port_id(1)])
+        self.assertTrue(self.inventory.note_answered(work, clock.now()))
+        self.assertEqual(clock.now(), self.row('10.0.0.10').answered_at)
+        self.inventory.keep(work)
+        self.assertFalse(self.inventory.note_answered(work, clock.now()))
+        self.assertIsNone(self.row('10.0.0.10').answered_at)
+
+    def test_address_has_changed_since(self) -> None:
+        before = self.row('10.0.0.10')
+        self.finish('10.0.0.10')
+        self.assertFalse(self.inventory.note_answered(before, clock.now()))
+        self.assertIsNone(self.row('10.0.0.10').answered_at)
 
 
 class TestKilled(base.TestCase):
