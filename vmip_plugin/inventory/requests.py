@@ -166,6 +166,11 @@ def _reserve(session: orm.Session, candidates: Sequence[models.Pool],
                            State.RESERVED, 'create request', **holder)
         if row is not None:
             return records.Address.of(row)
+    row = next(iter(picking.releasing(session, candidates)), None)
+    if row is not None:
+        moves.move(session, row, Event.RESERVE, State.RESERVED,
+                   'nothing else is free', **{**moves.NOBODY, **holder})
+        return records.Address.of(row)
     raise exceptions.PoolExhausted(
         'No free address is left in ' + ', '.join(
             f'pool {pool.name}' for pool in candidates))
@@ -178,10 +183,13 @@ def _given(session: orm.Session, candidates: Sequence[models.Pool],
         row = pools.row(session, pool, address)
         if row is None:
             continue
+        held = moves.is_held(row)
+        for_it = held and picking.is_held_for(row, requester.project_id, name)
         if row.state in states.VACANT or (
                 row.state == State.RESERVED and row.request_id is None
-                and moves.is_held(row) and picking.is_held_for(
-                    row, requester.project_id, name)):
+                and for_it) or (
+                row.state == State.RELEASING and row.evidence in states.PROOF
+                and row.answered_at is None and (for_it or not held)):
             return row
         raise exceptions.AddressInUse(f'{address} is {row.state}')
     raise exceptions.AddressNotFound(
