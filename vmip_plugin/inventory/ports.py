@@ -330,7 +330,7 @@ class Ports(transactions.Transactions):
     def keep(self, session: orm.Session, work: records.Work) -> None:
         """Take a release back: Neutron says that the port is still there.
 
-        Neutron's own transaction failed after it had told us of the delete.
+        It had begun on less than Neutron's own commit.
         """
         entry = session.get(models.HostEntryRow, work.id)
         if entry is None or entry.generation != work.generation:

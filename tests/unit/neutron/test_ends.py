@@ -202,7 +202,7 @@ class TestCommit(EndsTestCase):
     def test_given_back_and_taken_again_at_once(self) -> None:
         port_id = self.made(A)
         port = {'id': port_id, 'mac_address': self.row(A).mac,
-                'device_id': base.server_id(1)}
+                'device_id': base.server_id(1), 'device_owner': ''}
         with db_api.CONTEXT_WRITER.using(self.context):
             pool = ipam.VmipPool(None, self.context)
             pool.get_subnet(self.subnet_id).deallocate(A)
@@ -289,7 +289,7 @@ class TestOverlap(EndsTestCase):
         context = n_context.Context('user', base.PROJECT, is_admin=True,
                                     global_request_id='req-1')
         port = {'id': base.port_id(number), 'mac_address': base.mac(number),
-                'device_id': case.SERVER}
+                'device_id': case.SERVER, 'device_owner': ''}
         with db_api.CONTEXT_WRITER.using(context):
             pool = ipam.VmipPool(None, context)
             request = ipam.AddressRequestFactory.get_request(
