@@ -77,8 +77,13 @@ def probe(addresses: Sequence[types.Address],
         with _lock:
             # Made when it is needed first: a web server forks after the
             # start, and a connection to the bus does not outlive that.
-            prober = _prober = _prober or typing.cast(
-                Prober, rpc.AgentClient(bus.rpc_transport(configuration())))
+            if _prober is None:
+                conf = configuration()
+                transport = bus.rpc_transport(conf)
+                if not bus.is_named(conf):
+                    return {}
+                _prober = typing.cast(Prober, rpc.AgentClient(transport))
+            prober = _prober
         return prober.probe(addresses, PROBE_TIMEOUT)
     except Exception as exc:
         LOG.warning('The agents cannot be asked about %s: %s',

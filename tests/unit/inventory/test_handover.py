@@ -33,7 +33,7 @@ class HandOverTestCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.made = self.pool(last=C)
-        self.reserve('old')
+        self.inventory.bind(self.reserve('old'), base.server_id(1))
         self.claim(1)
         self.inventory.activate(base.server_id(1), 'old', [base.mac(1)])
         self.served()
@@ -82,6 +82,8 @@ class TestGiven(HandOverTestCase):
                              self.entries())
             work, = self.inventory.work(port_ids=[base.port_id(number)])
             self.assertIsNone(work.hostname)
+            self.inventory.activate(base.server_id(number), 'old',
+                                    [base.mac(number)])
 
     def test_no_proof(self) -> None:
         for evidence in (None, Evidence.PORT_MISSING, Evidence.SILENT):

@@ -310,10 +310,11 @@ class TestOverlap(EndsTestCase):
 
     def test_undo_comes_after_the_hand_over(self) -> None:
         """It compares the port."""
-        claimed, met, handed = (threading.Event() for _ in range(3))
+        claimed, met, over, handed = (threading.Event() for _ in range(4))
         undo, claim = claims._undo, ipam.VmipSubnet._claim
 
         def late_undo(*args: Any) -> bool:
+            over.set()
             self.assertTrue(handed.wait(60))
             return undo(*args)
 
@@ -326,6 +327,8 @@ class TestOverlap(EndsTestCase):
             found = claim(*args)
             if found.repeated:
                 met.set()
+                # others' databases make the insert wait for that
+                self.assertTrue(over.wait(60))
             return found
 
         self.patch(claims, '_undo', late_undo)
@@ -560,6 +563,40 @@ class TestMadeAgain(EndsTestCase):
             self.assertEqual(getattr(before, key), getattr(after, key), key)
         self.assertEqual(entries, [(e.mac, e.present)
                                    for e in self.inventory.entries()])
+
+
+class ProbeTestCase(case.NeutronTestCase):
+    """Who looks at addresses is found in vmip.conf, when it is needed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clients: list[Any] = []
+
+        def client(transport: Any) -> case.Wire:
+            self.clients.append(transport)
+            return self.wire
+
+        self.useFixture(fixtures.MonkeyPatch(
+            'vmip_plugin.neutron.shared._prober', None))
+        self.useFixture(fixtures.MonkeyPatch(
+            'vmip_plugin.agent.rpc.AgentClient', client))
+
+
+class TestProbe(ProbeTestCase):
+
+    def test_no_bus_is_named(self) -> None:
+        self.assertEqual({}, shared.probe([ip(A)]))
+        self.assertEqual([], self.clients)
+
+
+class TestProbeOnBus(ProbeTestCase):
+
+    options = '[DEFAULT]\ntransport_url = fake://\n'
+
+    def test_client_is_made_once(self) -> None:
+        for _ in range(2):
+            self.assertEqual({ip(A): False}, shared.probe([ip(A)]))
+        self.assertEqual(1, len(self.clients))
 
 
 def _raising(error: Any) -> Callable[..., Any]:
