@@ -52,6 +52,10 @@ class AddressInUse(VmipError):
     """The address is held by somebody else."""
 
 
+class AddressAnswers(AddressInUse):
+    """Its holder is gone, but somebody still answers at it on the wire."""
+
+
 class AddressReleasing(VmipError):
     """The holder is gone for sure, and the DHCP servers still know it.
 

@@ -189,7 +189,9 @@ def _given(session: orm.Session, candidates: Sequence[models.Pool],
                 row.state == State.RESERVED and row.request_id is None
                 and for_it) or (
                 row.state == State.RELEASING and row.evidence in states.PROOF
-                and row.answered_at is None and (for_it or not held)):
+                and (for_it or not held)):
+            if row.answered_at is not None:
+                raise exceptions.AddressAnswers(f'{address} still answers')
             return row
         raise exceptions.AddressInUse(f'{address} is {row.state}')
     raise exceptions.AddressNotFound(

@@ -233,7 +233,9 @@ class TestRequest(HandOverTestCase):
     def test_answered(self) -> None:
         self.release()
         self.inventory.note_answered(self.row(A), clock.now())
-        self.assertRaises(exceptions.AddressInUse, self.ask)
+        self.assertRaises(exceptions.AddressAnswers, self.ask)
+        self.inventory.note_answered(self.row(A), None)
+        self.assertEqual([A], self.ask())
 
     def test_held_for_others(self) -> None:
         self.hold(A, 'old', base.PROJECT)
