@@ -75,16 +75,13 @@ class VmipSubnet(internal.NeutronDbSubnet):
 
     #: what is being allocated because we, not the caller, chose it
     _picked: str | None = None
-    #: of the call, and of the subnet as Neutron names it
-    context: Any
-    subnet_id: str
 
-    @classmethod
-    def load(cls, neutron_subnet_id: str, ctx: Any) -> 'VmipSubnet':
+    def __init__(self, internal_id: str, ctx: Any, *args: Any,
+                 **kwargs: Any) -> None:
+        super().__init__(internal_id, ctx, *args, **kwargs)
         # What the base class keeps has changed its names between releases.
-        subnet: VmipSubnet = super().load(neutron_subnet_id, ctx)
-        subnet.context, subnet.subnet_id = ctx, neutron_subnet_id
-        return subnet
+        self.context = ctx
+        self.subnet_id: str = self.subnet_manager.neutron_id
 
     def allocate(self, address_request: ipam_req.AddressRequest) -> str:
         """Allocate one address, claiming it first where there is a pool.
