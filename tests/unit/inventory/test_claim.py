@@ -612,6 +612,15 @@ class TestRelease(base.TestCase):
         self.inventory.keep(work[0])
         self.assertEqual(State.FREE, self.state('10.0.0.10'))
 
+    def test_keep_is_overtaken_by_another_release(self) -> None:
+        """What Neutron said of the first says nothing of the second."""
+        self.inventory.release(self.row('10.0.0.10'), '')
+        work = self.do()[0]
+        self.inventory.keep(work)
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.inventory.keep(work)
+        self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
+
     def test_redo(self) -> None:
         self.served()
         self.inventory.redo('a', [ip('10.0.0.10')])
