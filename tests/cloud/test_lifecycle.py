@@ -22,6 +22,8 @@ from typing import Any
 
 from tests.cloud import base
 from tests.cloud import harness
+from vmip_plugin import exceptions
+from vmip_plugin.inventory import records
 
 COMPUTES = {'mini-fake': 'nova-compute', 'mini-fake2': 'nova-compute2'}
 #: seconds in which whatever was told has been heard
@@ -285,6 +287,44 @@ class TestPorts(LifecycleTestCase):
         self.free(SPARE)
         self.runs(address, server)
 
+    def test_address_update_and_back(self) -> None:
+        server, address = self.create('back')
+        [port] = self.network.ports(device_id=server.id)
+        subnet = port.fixed_ips[0]['subnet_id']
+        for each in (SPARE, address, SPARE, address):
+            self.network.update_port(port.id, fixed_ips=[
+                {'subnet_id': subnet, 'ip_address': each}])
+        self.runs(address, server)
+        self.free(SPARE)
+
+    def test_addresses_swapped(self) -> None:
+        one, two = (self.network.create_port(network_id=self.network_id)
+                    for _ in range(2))
+        self.addCleanup(self.network.delete_port, one)
+        self.addCleanup(self.network.delete_port, two)
+        (first, subnet), (second, _) = (
+            (port.fixed_ips[0]['ip_address'], port.fixed_ips[0]['subnet_id'])
+            for port in (one, two))
+        for port, address in ((one, SPARE), (two, first), (one, second)):
+            self.network.update_port(port.id, fixed_ips=[
+                {'subnet_id': subnet, 'ip_address': address}])
+        self.has(first, 'claimed', None, two)
+        self.has(second, 'claimed', None, one)
+        self.free(SPARE)
+
+    def test_own_port_made_again(self) -> None:
+        port, address = self.own_port()
+        fixed = [{'subnet_id': port.fixed_ips[0]['subnet_id'],
+                  'ip_address': address}]
+        for _ in range(3):
+            self.network.delete_port(port.id)
+            # it has to be the first try: an error is raised here
+            port = self.network.create_port(
+                network_id=self.network_id, fixed_ips=fixed)
+            self.has(address, 'claimed', None, port)
+        self.network.delete_port(port.id)
+        self.free(address)
+
     def test_mac_update(self) -> None:
         port, address = self.own_port()
         # Neutron changes no MAC of a port that a host has
@@ -301,6 +341,40 @@ class TestEnds(LifecycleTestCase):
         server, address = self.create('delete')
         self.cloud.sdk().compute.delete_server(server.id)
         self.free(address)
+
+    def test_delete_and_make_again(self) -> None:
+        """As Terraform replaces a server: at the first try."""
+        server, address = self.create('again')
+        for _ in range(2):
+            self.compute.delete_server(server.id)
+            self.vanishes(server)
+            # a plain user may not ask for an address
+            server = self.compute.create_server(name='again', **{
+                **self.wanted, 'networks': [
+                    {'uuid': self.network_id, 'fixed_ip': address}]})
+            self.reaches(server, 'ACTIVE')
+            self.assertEqual([address], self.addresses(server))
+            self.runs(address, server)
+        self.compute.delete_server(server.id)
+        self.vanishes(server)
+        self.free(address)
+
+    def test_last_address(self) -> None:
+        """Every other address of the pool is reserved by hand."""
+        server, address = self.create('last')
+        inventory = self.cloud.inventory
+        pool, _ = next(iter(inventory.pools()))
+        held = []
+        self.addCleanup(lambda: [inventory.unhold(pool.name, each)
+                                 for each in held])
+        with contextlib.suppress(exceptions.PoolExhausted):
+            while True:
+                held.append(inventory.hold(records.Hold(
+                    pool.name, project_id='nobody')).address)
+        self.cloud.sdk().compute.delete_server(server.id)
+        self.vanishes(server)
+        server, same = self.create('next')
+        self.assertEqual(address, same)
 
     def test_delete_offloaded(self) -> None:
         """No nova-compute has the server: nova-api deletes it."""

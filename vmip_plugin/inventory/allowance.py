@@ -21,6 +21,7 @@ from sqlalchemy import orm
 
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import models
+from vmip_plugin.inventory import picking
 from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
@@ -114,8 +115,7 @@ def is_enough(session: orm.Session, candidates: Sequence[models.Pool],
             Row.state == State.FREE,
             sa.and_(Row.state == State.QUARANTINED,
                     Row.expires_at <= clock.now()),
-            sa.and_(Row.state == State.RELEASING, Row.hold_name.is_(None),
-                    Row.evidence == states.Evidence.COMMITTED)])
+            *([picking.IS_RELEASING] if not pool.reuse_delay else [])])
         if count <= 0:
             return True
     return count <= 0

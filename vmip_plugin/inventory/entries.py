@@ -314,11 +314,13 @@ def _removed(session: orm.Session, work: Sequence[records.Work],
 
 
 def want_all(session: orm.Session, pool: models.Pool, row: Row,
-             at: datetime.datetime, name: str | None = None) -> None:
+             at: datetime.datetime, name: str | None = None,
+             anew: bool = False) -> None:
     """Write down that the pool's servers have to have a holder's entry.
 
     :param at: when the reclaimer may see to it.
     :param name: of the server, where it is certain.
+    :param anew: the holder is a new one: what is there names the last one.
     """
     have = {entry.server: entry for entry in moves.entries(session, row.id)}
     assert row.mac is not None
@@ -330,6 +332,8 @@ def want_all(session: orm.Session, pool: models.Pool, row: Row,
                 address_id=row.id, server=server, generation=0,
                 hostname=types.host_label(name))
             session.add(entry)
+        elif anew:
+            entry.hostname = types.host_label(name)
         entry.mac = row.mac
         want(entry, present=True, at=at)
     session.flush()

@@ -124,9 +124,9 @@ class History(transactions.Transactions):
         """Tell whether Neutron took an address from the MAC that had it.
 
         That is so where the release of its last holder with this MAC is
-        finished, or where the next one was let in, which both come after
-        Neutron has said that the port is gone; or where the port got another
-        MAC. Of a MAC that the list never knew there nothing is known.
+        finished, or where the next one was let in, which both need proof
+        that the port is gone; or where the port got another MAC. Of a MAC
+        that the list never knew there nothing is known.
         """
         of = sa.select(Change).where(Change.pool_id == pool_id,
                                      Change.address == address)
@@ -144,7 +144,8 @@ class History(transactions.Transactions):
             if after is None:
                 return False
             if last.new_state == states.State.RELEASING:
-                return after.event == states.Event.RESERVE
+                return after.event in (states.Event.RESERVE,
+                                       states.Event.CLAIM)
             return (after.event == states.Event.CHANGE
                     and after.port_id == last.port_id is not None)
 

@@ -72,6 +72,9 @@ def move(session: orm.Session, row: Row, event: Event, state: State,
     old = State(row.state)
     if not states.is_legal(event, old, state):
         raise IllegalTransition(f'{event}: {old} to {state}')
+    if event is Event.RESERVE and old is State.RELEASING:
+        # the DHCP servers know the last holder still
+        values['evidence'] = row.evidence
     before = _holder(row)
     # A clock that was set back must not turn the history upside down.
     now = max(clock.now(), row.changed_at + _TICK)
@@ -130,7 +133,9 @@ def vacate(session: orm.Session, row: Row, event: Event, reason: str) -> None:
         if entries(session, row.id):
             # taken back before the DHCP servers had forgotten it
             move(session, row, event, State.RELEASING, reason,
-                 **{**values, 'gone_since': clock.now()})
+                 **{**values, 'gone_since': clock.now(),
+                    'evidence': row.evidence,
+                    'answered_at': row.answered_at})
             return
         # taken back while it rested
         used = (row.former_name is not None

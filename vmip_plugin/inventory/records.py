@@ -56,7 +56,8 @@ class Address:
 
     :param generation: grows with every change of the address.
     :param evidence: while it is ``releasing``, what shows that its holder is
-        gone (:class:`vmip_plugin.inventory.states.Evidence`).
+        gone (:class:`vmip_plugin.inventory.states.Evidence`). The next holder,
+        if it did not wait for the release, keeps that until it runs.
     :param answered_at: when it last answered on the wire although its holder
         is gone.
     :param hold_name: the server for which it is reserved by hand; '': any
@@ -137,11 +138,14 @@ class InUse:
 class Claim:
     """An address that a port has.
 
-    :param repeated: an earlier try of the same port's create had claimed it.
+    :param repeated: it was claimed already, by an earlier try of the port's
+        create, or by the create of another of the server's ports.
+    :param port_id: the port that has it: of a repeated one, the earlier.
     """
 
     address: types.Address
     repeated: bool
+    port_id: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -278,10 +278,15 @@ def _given(session: orm.Session, candidates: Sequence[models.Pool],
         row = pools.row(session, pool, address)
         if row is None:
             continue
+        held = moves.is_held(row)
+        for_it = held and picking.is_held_for(row, requester.project_id, name)
         if row.state in states.VACANT or (
                 row.state == State.RESERVED and row.request_id is None
-                and moves.is_held(row) and picking.is_held_for(
-                    row, requester.project_id, name)):
+                and for_it) or (
+                row.state == State.RELEASING and row.evidence in states.PROOF
+                and (for_it or not held)):
+            if row.answered_at is not None:
+                raise exceptions.AddressAnswers(f'{address} still answers')
             return row
         raise exceptions.AddressInUse(f'{address} is {row.state}')
     raise exceptions.AddressNotFound(

@@ -22,6 +22,7 @@ from sqlalchemy import orm
 
 from tests.unit import base
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import entries
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
@@ -144,7 +145,8 @@ class TestClaim(base.TestCase):
             requester=records.Requester('req-1', base.PROJECT),
             port_id=base.port_id(1), mac=base.mac(1),
             server_id=base.server_id(1))
-        self.assertEqual(records.Claim(ip('10.0.0.10'), repeated=True),
+        self.assertEqual(records.Claim(ip('10.0.0.10'), repeated=True,
+                                       port_id=base.port_id(1)),
                          again)
         self.assertEqual(State.RESERVED, self.state('10.0.0.11'))
         self.assertEqual(['reserve', 'claim'], self.events('10.0.0.10'))
@@ -155,7 +157,8 @@ class TestClaim(base.TestCase):
             subnet_id=base.SUBNET, address=ip('10.0.0.15'),
             requester=records.Requester('req-1', base.PROJECT),
             port_id=base.port_id(1), mac=base.mac(1), server_id=None)
-        self.assertEqual(records.Claim(ip('10.0.0.15'), repeated=True),
+        self.assertEqual(records.Claim(ip('10.0.0.15'), repeated=True,
+                                       port_id=base.port_id(1)),
                          again)
 
     def test_hand_over(self) -> None:
@@ -164,8 +167,9 @@ class TestClaim(base.TestCase):
         self.assertEqual('10.0.0.10', self.claim(
             2, server=base.server_id(1)))
         for _ in range(2):
-            self.inventory.hand_over(base.SUBNET, ip('10.0.0.10'),
-                                     base.port_id(2), base.mac(2), True)
+            self.inventory.hand_over(
+                base.SUBNET, ip('10.0.0.10'), base.port_id(1),
+                base.port_id(2), base.mac(2), True)
         row = self.row('10.0.0.10')
         self.assertEqual((State.CLAIMED, base.port_id(2), base.mac(2)),
                          (row.state, row.port_id, row.mac))
@@ -173,6 +177,21 @@ class TestClaim(base.TestCase):
                          self.entries())
         self.assertEqual(['reserve', 'claim', 'change'],
                          self.events('10.0.0.10'))
+
+    def test_hand_over_of_a_lost_claim(self) -> None:
+        self.reserve()
+        self.claim(1)
+        self.inventory.undo_claim(base.SUBNET, ip('10.0.0.10'),
+                                  base.port_id(1), 600)
+        give = (base.SUBNET, ip('10.0.0.10'), base.port_id(1),
+                base.port_id(2), base.mac(2), True)
+        self.assertRaises(exceptions.ClaimLost, self.inventory.hand_over,
+                          *give)
+        # nor that of a third, who has it since
+        self.claim(3)
+        self.assertRaises(exceptions.ClaimLost, self.inventory.hand_over,
+                          *give)
+        self.assertEqual(base.port_id(3), self.row('10.0.0.10').port_id)
 
     def test_repeated_is_of_one_server_and_request(self) -> None:
         self.claim(1)
@@ -271,8 +290,9 @@ class TestClaim(base.TestCase):
 
 class TestUndoClaim(base.TestCase):
 
-    def undo(self, address: str = '10.0.0.10') -> bool:
-        return self.inventory.undo_claim(base.SUBNET, ip(address), 600)
+    def undo(self, address: str = '10.0.0.10', port: int = 1) -> bool:
+        return self.inventory.undo_claim(base.SUBNET, ip(address),
+                                         base.port_id(port), 600)
 
     def holder(self) -> tuple[Any, ...]:
         row = self.row('10.0.0.10')
@@ -312,7 +332,7 @@ class TestUndoClaim(base.TestCase):
         self.reserve('a', 'b')
         before = self.holder()
         self.claim(2)
-        self.undo()
+        self.undo(port=2)
         self.assertEqual(before, self.holder())
         self.claim(1)
         work, = self.inventory.work(port_ids=[base.port_id(1)])
@@ -592,6 +612,15 @@ class TestRelease(base.TestCase):
         self.inventory.keep(work[0])
         self.assertEqual(State.FREE, self.state('10.0.0.10'))
 
+    def test_keep_is_overtaken_by_another_release(self) -> None:
+        """What Neutron said of the first says nothing of the second."""
+        self.inventory.release(self.row('10.0.0.10'), '')
+        work = self.do()[0]
+        self.inventory.keep(work)
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.inventory.keep(work)
+        self.assertEqual(State.RELEASING, self.state('10.0.0.10'))
+
     def test_redo(self) -> None:
         self.served()
         self.inventory.redo('a', [ip('10.0.0.10')])
@@ -680,6 +709,35 @@ class TestRelease(base.TestCase):
         self.assertEqual([], self.inventory.of_server(''))
 
 
+class TestAnswered(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool()
+        self.claim()
+        self.inventory.release(self.row('10.0.0.10'), 'deleted')
+
+    def test_noted_and_taken_back(self) -> None:
+        for at in (clock.now(), None):
+            self.assertTrue(self.inventory.note_answered(
+                self.row('10.0.0.10'), at))
+            self.assertEqual(at, self.row('10.0.0.10').answered_at)
+
+    def test_by_what_a_worker_has_at_hand(self) -> None:
+        work, = self.inventory.work(port_ids=[base.port_id(1)])
+        self.assertTrue(self.inventory.note_answered(work, clock.now()))
+        self.assertEqual(clock.now(), self.row('10.0.0.10').answered_at)
+        self.inventory.keep(work)
+        self.assertFalse(self.inventory.note_answered(work, clock.now()))
+        self.assertIsNone(self.row('10.0.0.10').answered_at)
+
+    def test_address_has_changed_since(self) -> None:
+        before = self.row('10.0.0.10')
+        self.finish('10.0.0.10')
+        self.assertFalse(self.inventory.note_answered(before, clock.now()))
+        self.assertIsNone(self.row('10.0.0.10').answered_at)
+
+
 class TestKilled(base.TestCase):
     """Whatever step a process dies in, the next one does the rest."""
 
@@ -726,7 +784,7 @@ class TestKilled(base.TestCase):
         self.assertEqual([], self.entries())
 
     def test_claim_and_its_entries_are_one(self) -> None:
-        def no_entries(*args: Any) -> None:
+        def no_entries(*args: Any, **kwargs: Any) -> None:
             raise db_exc.DBError(Exception('gone'))
 
         self.patch(entries, 'want_all', no_entries)

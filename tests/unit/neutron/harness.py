@@ -51,7 +51,6 @@ policy_file = {path}/policy.yaml
 [ml2]
 mechanism_drivers =
 type_drivers = local
-project_network_types = local
 """
 
 PROJECT = 'aaaa0000aaaa0000aaaa0000aaaa0000'

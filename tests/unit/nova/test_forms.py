@@ -21,7 +21,9 @@ from tests.unit import base
 from tests.unit.nova import harness
 from vmip_plugin import cloud
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 
 State = base.State
 A, B = '10.0.0.10', '10.0.0.15'
@@ -118,6 +120,20 @@ class TestListed(FormTestCase):
         self.assertEqual(409, self.refused(nic(), nic(address=B))[0])
         self.assertEqual(409, self.refused(nic(address=A),
                                            nic(address=A))[0])
+
+    def test_fixed_ip_of_a_server_just_deleted(self) -> None:
+        """It can be had at once, unless it still answers on the wire."""
+        self.send(nic(address=B))
+        self.claim(address=base.ip(B))
+        self.inventory.release_address(base.SUBNET, base.ip(B), 'deleted',
+                                       states.Evidence.COMMITTED)
+        self.inventory.note_answered(self.row(B), clock.now())
+        self.assertEqual(
+            (409, 'conflictingRequest', 'The requested address is not free '
+             'yet: its former holder still answers on the wire.'),
+            self.refused(nic(address=B)))
+        self.inventory.note_answered(self.row(B), None)
+        self.assertEqual([B], self.send(nic(address=B), name='again'))
 
     def test_fixed_ip_outside(self) -> None:
         self.assertEqual([], self.send(nic(address='10.0.0.9')))
