@@ -44,6 +44,10 @@ class PoolExhausted(VmipError):
     """No free address is left in the pool."""
 
 
+class TooManyReserved(VmipError):
+    """The project holds as many addresses in advance as it may."""
+
+
 class AddressNotFound(VmipError):
     """The address is in no range of the pool."""
 

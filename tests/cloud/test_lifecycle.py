@@ -54,7 +54,7 @@ class LifecycleTestCase(base.CloudTestCase):
         for server in list(user.compute.servers()):
             user.compute.delete_server(server.id)
         harness.wait_for('servers are deleted',
-                         lambda: not list(user.compute.servers()), 120)
+                         lambda: not list(user.compute.servers()))
         for port in list(user.network.ports(
                 project_id=user.current_project_id)):
             user.network.delete_port(port.id)
@@ -97,7 +97,7 @@ class LifecycleTestCase(base.CloudTestCase):
         harness.wait_for(
             f'{server.name} is gone',
             lambda: server.id not in {s.id for s in self.compute.servers(
-                all_projects=True)}, 60, 0.2)
+                all_projects=True)}, every=0.2)
 
     # -- what there is to see ----------------------------------------------
 
@@ -117,7 +117,7 @@ class LifecycleTestCase(base.CloudTestCase):
         expected = (state, server_id, port.id, port.mac_address,
                     port.mac_address)
         with contextlib.suppress(harness.TooLate):
-            harness.wait_for(address, lambda: seen() == expected, 15)
+            harness.wait_for(address, lambda: seen() == expected)
         self.assertEqual(expected, seen())
 
     def runs(self, address: str, server: Any) -> None:
@@ -127,14 +127,13 @@ class LifecycleTestCase(base.CloudTestCase):
         self.has(address, 'active', server.id, port)
         self.assertEqual(server.name, self.held(address).server_name)
 
-    def free(self, address: str, seconds: float = 15) -> None:
+    def free(self, address: str) -> None:
         """Assert that an address is nobody's, and nobody is served it."""
         def seen() -> tuple[str, bool]:
             return (self.cloud.address_state(address),
                     address in harness.host_entries())
         with contextlib.suppress(harness.TooLate):
-            harness.wait_for(address, lambda: seen() == ('free', False),
-                             seconds)
+            harness.wait_for(address, lambda: seen() == ('free', False))
         self.assertEqual(('free', False), seen())
 
     def events(self, address: str) -> list[tuple[str, str]]:
@@ -407,7 +406,7 @@ class TestEnds(LifecycleTestCase):
             harness.wait_for(
                 'the scheduler has chosen a host and cell',
                 lambda: self.compute.get_server(
-                    server.id).instance_name.startswith('instance-'), 15)
+                    server.id).instance_name.startswith('instance-'))
             self.assertEqual('reserved', self.cloud.address_state(address))
             self.cloud.sdk().compute.delete_server(server.id)
             self.free(address)
@@ -424,7 +423,7 @@ class TestEnds(LifecycleTestCase):
             self.cloud.sdk().compute.delete_server(server.id)
         for address in addresses:
             # of those that Nova told nothing of, vmip-reclaimer asks it
-            self.free(address, 45)
+            self.free(address)
 
     def test_soft_delete(self) -> None:
         with harness.configured('nova.conf', '[DEFAULT]\n'
@@ -522,7 +521,7 @@ class TestTwoHosts(LifecycleTestCase):
         with self.unchanged(address):
             self.compute.live_migrate_server(server.id, block_migration='auto')
             harness.wait_for('it is on the other host',
-                             lambda: self.host(server) != before, 60, 0.2)
+                             lambda: self.host(server) != before, every=0.2)
             self.reaches(server, 'ACTIVE')
 
     def test_evacuate(self) -> None:
@@ -532,7 +531,7 @@ class TestTwoHosts(LifecycleTestCase):
         with self.unchanged(address), self.down(before):
             self.compute.evacuate_server(server.id)
             harness.wait_for('it is on the other host',
-                             lambda: self.host(server) != before, 60, 0.2)
+                             lambda: self.host(server) != before, every=0.2)
             # from 2.95 on it is not started there
             self.reaches(server, 'SHUTOFF')
 
@@ -576,7 +575,7 @@ class TestTwoHosts(LifecycleTestCase):
                 'versioned_topics = versioned_notifications,cell2_versioned\n',
                 'vmip-listener'):
             # RabbitMQ keeps nothing of topics that nobody asked for yet
-            harness.wait_for('vmip-listener', lambda: ready() > before, 30)
+            harness.wait_for('vmip-listener', lambda: ready() > before)
             server, address = self.create('cell')
             self.assertEqual('mini-fake2', self.host(server))
             self.cloud.sdk().compute.delete_server(server.id)

@@ -179,7 +179,8 @@ class TestCase(testtools.TestCase):
         """Reserve an address by hand."""
         return self.inventory.hold(records.Hold(
             'pool', ip(address), name, project,
-            None if seconds is None else clock.after(seconds)))
+            None if seconds is None else clock.after(seconds),
+            any_project=bool(name) and project is None))
 
     def state(self, address: str) -> State:
         return self.row(address).state

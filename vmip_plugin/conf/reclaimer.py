@@ -52,7 +52,7 @@ OPTS = [
              'database of [database] connection; where that is SQLite, in '
              'the folder "coordination" beside it.'),
     cfg.IntOpt(
-        'history_days', default=0, min=0,
+        'history_days', default=90, min=0,
         help='Days for which the history of addresses is kept; 0: for ever. '
              'Who held an address at any moment of these days is told as '
              'before; of each address the one line that tells who had it at '

@@ -12,7 +12,7 @@
 
 """The database under the list: engine, transactions, schema."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 import functools
@@ -43,10 +43,11 @@ SQLITE_BUSY_TIMEOUT = 30
 _POLL = 0.005
 # not UNIX_TIMESTAMP(), to which an hour of local time may be two
 _UNIX_TIME = {
-    'sqlite': "SELECT (julianday('now') - 2440587.5) * 86400",
     'mysql': "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', "
              'UTC_TIMESTAMP(6)) / 1e6',
     'postgresql': 'SELECT EXTRACT(EPOCH FROM clock_timestamp())'}
+#: How often the server is asked for its clock.
+_SAMPLES = 5
 _MIGRATIONS = pathlib.Path(__file__).parent / 'migrations'
 
 
@@ -198,22 +199,20 @@ class Database:
             return migration.MigrationContext.configure(
                 connection).get_current_revision()
 
-    def skew(self) -> float:
+    def skew(self) -> float | None:
         """Return how far the server's clock is from ours, in seconds.
 
-        At least: it may be more by the time that the answer took.
+        At least: it may be more by the time that the answer took. None where
+        there is no server, and so no other clock.
 
         :raises InventoryUnavailable: the database is away.
         """
+        if self.engine.dialect.name == 'sqlite':
+            return None
+        query = sa.text(_UNIX_TIME[self.engine.dialect.name])
         with _unavailable(), self.engine.connect() as connection:
-            # the connection is there: what is measured is the question alone
-            connection.execute(sa.text('SELECT 1'))
-            began = time.monotonic()
-            theirs = float(connection.execute(
-                sa.text(_UNIX_TIME[self.engine.dialect.name])).scalar_one())
-            took = time.monotonic() - began
-        ours = clock.now().timestamp() - took / 2
-        return max(0.0, abs(theirs - ours) - took / 2)
+            return apart(lambda: float(
+                connection.execute(query).scalar_one()))
 
     def head(self) -> str:
         """Return the revision that this version of vmip needs."""
@@ -238,6 +237,24 @@ class Database:
         config.set_main_option('script_location', str(_MIGRATIONS))
         config.attributes['engine'] = self.engine
         return config
+
+
+def apart(ask: Callable[[], float]) -> float:
+    """Return how many seconds another clock is from ours, at least.
+
+    Whatever an answer takes and wherever it waits, the other clock was read
+    between the two moments that ours shows before and after. Of several
+    answers the one that says most counts.
+
+    :param ask: tells the other clock's seconds since 1970.
+    """
+    found = 0.0
+    for _ in range(_SAMPLES):
+        before = clock.now().timestamp()
+        theirs = ask()
+        after = clock.now().timestamp()
+        found = max(found, before - theirs, theirs - after)
+    return found
 
 
 @functools.cache

@@ -141,6 +141,8 @@ class AddressRow(Base):
         sa.Index('ix_addresses_state_expires_at', 'state', 'expires_at'),
         sa.Index('ix_addresses_pool_id_former_name',
                  'pool_id', 'former_name'),
+        # what a project holds in advance
+        sa.Index('ix_addresses_project_id_state', 'project_id', 'state'),
         Base.__table_args__)
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
@@ -225,6 +227,8 @@ class HistoryRow(Base):
     __tablename__ = 'history'
     __table_args__ = (
         sa.Index('ix_history_address_at', 'address', 'at'),
+        # what is older than it is kept
+        sa.Index('ix_history_at_id', 'at', 'id'),
         Base.__table_args__)
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
@@ -247,6 +251,17 @@ class HistoryRow(Base):
     hold_name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     hold_project: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
     hold_until: orm.Mapped[datetime.datetime | None]
+
+
+class QueueRow(Base):
+    """Where the requests of some projects wait for each other."""
+
+    __tablename__ = 'queues'
+
+    id: orm.Mapped[int] = orm.mapped_column(
+        sa.Integer, primary_key=True, autoincrement=False)
+    #: changes with every turn
+    turns: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
 
 
 class TaskRow(Base):

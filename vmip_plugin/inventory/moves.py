@@ -152,6 +152,34 @@ def vacate(session: orm.Session, row: Row, event: Event, reason: str) -> None:
         move(session, row, event, State.FREE, reason, **values, **NO_HOLD)
 
 
+def take_back(session: orm.Session, row: Row) -> bool:
+    """Make it as if a reservation had never been made.
+
+    :returns: False where it cannot be told how the address stood before.
+    :raises Overtaken: the row is not as it was read.
+    """
+    line = models.HistoryRow
+    last, before = [*session.scalars(sa.select(line).where(
+        line.pool_id == row.pool_id, line.address == row.address)
+        .order_by(line.at.desc(), line.id.desc()).limit(2)), None, None][:2]
+    if last is None or last.event != Event.RESERVE or (
+            last.at != row.changed_at):
+        return False
+    state = State(last.old_state)
+    values = {**NOBODY, 'state': state.value}
+    if state is State.RESERVED and is_held(row):
+        values['expires_at'] = row.hold_until
+    elif state is State.QUARANTINED and before is not None:
+        values['expires_at'] = before.expires_at
+    elif state is not State.FREE or row.hold_name is not None:
+        return False
+    if before is not None:
+        values['changed_at'] = before.at
+    swap(session, row, values)
+    session.delete(last)
+    return True
+
+
 def rest(session: orm.Session, which: Any, limit: int) -> int:
     """Free addresses whose quarantine is over.
 

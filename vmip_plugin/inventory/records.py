@@ -310,12 +310,31 @@ class Wanted:
     :param addresses: these very ones, at most one of each IP version, for
         the one server of the request.
     :param only: nothing of the IP versions that ``addresses`` leave out.
+    :param certain: how many of the servers, from the first name on, get
+        theirs in advance; None: all. The others get in advance only what is
+        reserved by hand for their name, which nobody else can have.
     """
 
     network_id: str
     server_names: tuple[str, ...]
     addresses: tuple[types.Address, ...] = ()
     only: bool = False
+    certain: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """What a project may hold of a pool in advance, unclaimed.
+
+    What is reserved by hand does not count: it is nobody else's anyway.
+
+    :param most: addresses.
+    :param share: percent of the addresses that it finds free; the smaller of
+        both counts.
+    """
+
+    most: int
+    share: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,8 +345,10 @@ class Hold:
     :param address: None: whatever the allocator picks.
     :param server_name: for the server of this name; None: for any server of
         the project or, without one, for whoever asks for the very address.
-    :param project_id: only for this project; None: for any.
+    :param project_id: only for this project.
     :param until: its end; None: until it is given up.
+    :param any_project: for the server of this name in whatever project. Names
+        are the projects' own to choose: a name needs a project, or this.
     """
 
     pool: str
@@ -335,6 +356,7 @@ class Hold:
     server_name: str | None = None
     project_id: str | None = None
     until: datetime.datetime | None = None
+    any_project: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,6 +58,8 @@ MOST_NOTED = 1000
 _BATCH = 50
 #: Seconds for which the next run is not written down if it went alike.
 _QUIET = 10.0
+#: For so long a large pool remembers which server had an address.
+MEMORY = datetime.timedelta(days=30)
 #: Seconds between two trims of the history.
 _TRIM_INTERVAL = 3600.0
 
@@ -425,19 +427,38 @@ class Reclaimer:
     def trim(self) -> Findings:
         """Forget what is older than the history is kept."""
         found = Findings()
+        self._forget_names(found)
         days = self._conf.reclaimer.history_days
         if not days:
             return found
+        lines = Findings()
         for over, deleted in self._going(self._inventory.trim(
                 clock.now() - datetime.timedelta(days=days))):
-            found.found += over
-            found.done += deleted
-        if found.found:
-            LOG.info('%d lines of history were forgotten', found.done)
-            self._tell(Finding('history', f'{found.found} lines', 'forget',
+            lines.found += over
+            lines.done += deleted
+        if lines.found:
+            LOG.info('%d lines of history were forgotten', lines.done)
+            self._tell(Finding('history', f'{lines.found} lines', 'forget',
                                self._outcome(),
                                f'older than {days} days'))
+        found.found += lines.found
+        found.done += lines.done
         return found
+
+    def _forget_names(self, found: Findings) -> None:
+        """Let large pools forget who had an address long ago."""
+        names = Findings()
+        for over, done in self._going(self._inventory.forget_names(
+                clock.now() - MEMORY)):
+            names.found += over
+            names.done += done
+        if names.found:
+            LOG.info('%d addresses are as if never used', names.done)
+            self._tell(Finding('history', f'{names.found} addresses',
+                               'forget', self._outcome(),
+                               f'free for more than {MEMORY.days} days'))
+        found.found += names.found
+        found.done += names.done
 
     def _bury(self, found: Findings, task: str,
               dead: Sequence[records.Held]) -> None:

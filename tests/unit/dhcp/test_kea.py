@@ -31,6 +31,7 @@ from hypothesis import strategies
 import testtools
 
 from oslo_config import cfg
+import tests
 from vmip_plugin.conf import dhcp
 from vmip_plugin.dhcp import base
 from vmip_plugin.dhcp import kea
@@ -188,7 +189,7 @@ class TestAnswers(testtools.TestCase):
 
     def test_any_answer(self) -> None:
         """None ends in anything but an error of ours."""
-        @hypothesis.settings(max_examples=150, deadline=None, database=None)
+        @hypothesis.settings(max_examples=tests.examples(150))
         @hypothesis.given(_JSON | strategies.fixed_dictionaries(
             {'result': strategies.sampled_from([0, 0, 0, 1, 3]),
              'arguments': _JSON | strategies.fixed_dictionaries(

@@ -208,16 +208,16 @@ class TestWorker(WorkerTestCase):
 
         def wait() -> None:
             put.set()
-            removed.wait(10)
+            removed.wait(60)
 
         def undo() -> None:
             removed.set()
-            late.join(10)
+            late.join(60)
 
         self.driver.meanwhile = wait
         late.start()
         self.addCleanup(late.join)
-        self.assertTrue(put.wait(10))
+        self.assertTrue(put.wait(60))
         self.delete()
         self.driver.meanwhile = undo
         other = work.Worker(self.conf, self.inventory, self.drivers,
@@ -304,7 +304,7 @@ class TestServers(WorkerTestCase):
 
         def put(entries: Sequence[dhcp.HostEntry]) -> dhcp.Failures:
             tries.append(len(entries))
-            goes_on.wait(10)
+            goes_on.wait(60)
             return original(entries)
 
         self.patch(self.driver, 'put', put)

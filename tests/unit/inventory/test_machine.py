@@ -27,6 +27,7 @@ from hypothesis import stateful
 from hypothesis import strategies
 import testtools
 
+import tests
 from tests import databases
 from tests.unit import base
 from vmip_plugin import exceptions
@@ -426,7 +427,8 @@ class Machine(stateful.RuleBasedStateMachine):
         may = not elsewhere and (a.state in states.VACANT or has_it)
         try:
             self.list.hold(records.Hold('pool', base.ip(address), name,
-                                        project))
+                                        project,
+                                        any_project=project is None))
         except exceptions.AddressInUse:
             assert not may
             return
@@ -499,7 +501,7 @@ class TestMachine(testtools.TestCase):
             'allocator': allocator, 'reuse_delay': reuse_delay})
         stateful.run_state_machine_as_test(
             machine, settings=hypothesis.settings(
-                max_examples=20, stateful_step_count=30, deadline=None,
+                max_examples=tests.examples(8), stateful_step_count=30,
                 suppress_health_check=list(hypothesis.HealthCheck)))
 
     def test_sequential(self) -> None:

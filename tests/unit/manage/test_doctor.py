@@ -29,6 +29,7 @@ from vmip_plugin.cmd.manage import doctor
 from vmip_plugin.cmd.manage.doctor import point
 from vmip_plugin.cmd.manage import paste
 from vmip_plugin import conf as vmip_conf
+from vmip_plugin.inventory import database
 from vmip_plugin.inventory import records
 from vmip_plugin.reclaim import tasks
 
@@ -245,11 +246,18 @@ class TestHere(DoctorTestCase):
         self.one('space', 'NOT CHECKED')
 
     def test_clocks(self) -> None:
-        self.one('clocks', 'OK')
+        for apart, outcome in ((0.0, 'OK'), (0.9, 'OK'), (1.7, 'WARNING'),
+                               (60.0, 'FAIL')):
+            self.patch(database.Database, 'skew',
+                       lambda self, apart=apart: apart)
+            self.assertIn(f'{apart:.1f} seconds apart',
+                          self.one('clocks', outcome))
+
+    def test_no_other_clock(self) -> None:
+        """A file has none; this host's would be compared with itself."""
+        self.patch(database.Database, 'skew', lambda self: None)
         self.clock.forward(60)
-        self.assertIn('seconds apart', self.one('clocks', 'FAIL'))
-        self.clock.forward(-120)
-        self.one('clocks', 'FAIL')
+        self.assertIn('no clock but', self.one('clocks', 'OK'))
 
     def test_pools(self) -> None:
         self.inventory.change_pool('pool', dhcp_servers=('b',))
@@ -576,7 +584,7 @@ class TestDeadServers(DoctorTestCase):
                 DEFAULT=f'transport_url = rabbit://a:b@{where}/',
                 cloud=self.stub.config.partition('\n')[2].replace(
                     self.stub.url, f'http://{where}'))
-            began = time.monotonic()
+            # it ends at all
             done = subprocess.run(
                 [sys.executable, '-c', 'import sys; from vmip_plugin.cmd '
                  'import manage; sys.exit(manage.main())', '--config-file',
@@ -588,7 +596,6 @@ class TestDeadServers(DoctorTestCase):
         self.assertEqual(1, done.returncode, done.stderr)
         self.assertEqual(2, done.stdout.count('"FAIL"'), done.stdout)
         self.assertNotIn('Traceback', done.stdout + done.stderr)
-        self.assertLess(time.monotonic() - began, 60)
 
 
 def _options(timeout: float) -> Any:

@@ -234,7 +234,8 @@ class TestCreate(case.NeutronTestCase):
             net = f'10.{number}.0'
             pool = self.subnet(network, f'{net}.0/24', f'{net}.100',
                                f'{net}.109')
-            self.inventory.hold(records.Hold(pool, ip(f'{net}.105'), net))
+            self.inventory.hold(records.Hold(
+                pool, ip(f'{net}.105'), net, any_project=True))
         for number in range(2):
             net = f'10.{number}.0'
             self.reserve(network, net, request=net)

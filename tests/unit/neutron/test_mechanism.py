@@ -45,7 +45,7 @@ SECRET = '/var/lib/dhcp is full'
 class StrictTestCase(case.NeutronTestCase):
     """With two DHCP servers in memory."""
 
-    options = '[dhcp]\nstrict_timeout = 1.5\n'
+    options = '[dhcp]\nstrict_timeout = 3\n'
 
     def setUp(self) -> None:
         super().setUp()
@@ -74,7 +74,7 @@ class StrictTestCase(case.NeutronTestCase):
             {'type': 'HostEntryMissing', 'detail': '',
              'message': f'DHCP server {server} does not serve {address} yet: '
                         f'{reason}.'}, body['NeutronError'])
-        self.assertLess(time.monotonic() - started, 15)
+        self.assertLess(time.monotonic() - started, 120)
 
     def work_off(self, *ports: cloud.Port, times: int = 1) -> None:
         """Do what vmip-reclaimer does, a while later, with well servers.
@@ -88,7 +88,7 @@ class StrictTestCase(case.NeutronTestCase):
         neutron.known = {port.id: port for port in ports}
         worker = work.Worker(base.new_conf('sqlite://'), self.inventory,
                              self.servers, neutron, self.agents)
-        for later in [clock.after(300 * (n + 1)) for n in range(times)]:
+        for later in [clock.after(600 * (n + 1)) for n in range(times)]:
             with fixtures.MonkeyPatch('vmip_plugin.inventory.clock.now',
                                       lambda later=later: later):
                 worker.run()
@@ -304,7 +304,7 @@ class TestRefused(StrictTestCase):
         original = self.a.put
 
         def put(entries: Any) -> Any:
-            goes_on.wait(10)
+            goes_on.wait(60)
             try:
                 return original(entries)
             finally:
@@ -315,7 +315,7 @@ class TestRefused(StrictTestCase):
         before = threading.active_count()
         self.refused(self.network, 'it has not answered in time')
         goes_on.set()
-        done.wait(10)
+        done.wait(60)
         _until(lambda: threading.active_count() <= before)
         self.assert_nothing_left()
 
@@ -414,7 +414,7 @@ class TestAny(StrictTestCase):
         original = self.a.put
 
         def put(entries: Any) -> Any:
-            goes_on.wait(10)
+            goes_on.wait(60)
             return original(entries)
 
         self.patch(self.a, 'put', put)
@@ -537,6 +537,6 @@ def _fail() -> None:
 
 
 def _until(check: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not check() and time.monotonic() < end:
         time.sleep(0.01)

@@ -63,7 +63,7 @@ class TestFilter(harness.FilterTestCase):
         self.assertEqual('\xfc\xfc', self.row(A).server_name)
 
     def test_several_servers(self) -> None:
-        self.post({**harness.SERVER, 'min_count': 2, 'max_count': 3})
+        self.post({**harness.SERVER, 'min_count': 3, 'max_count': 3})
         self.assertEqual(3, len(self.held()))
         self.assertEqual({None}, {a.server_id for _, a in
                                   self.found()})

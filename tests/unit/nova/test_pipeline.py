@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from paste import deploy
 import webob
 
+import tests
 from tests.unit import base
 from tests.unit.nova import harness
 from vmip_plugin.reclaim import tasks
@@ -97,7 +98,8 @@ class PipelineTestCase(base.TestCase):
         super().setUp()
         self.pool()
         config = self.directory / 'vmip.conf'
-        config.write_text(f'[database]\nconnection = {self.connection}\n')
+        config.write_text(f'[database]\nconnection = {self.connection}\n'
+                          f'[reserve]\nproject_share = 100\n')
         path = self.directory / 'api-paste.ini'
         path.write_text(PIPELINES.format(config_file=config))
         self.app = deploy.loadapp(f'config:{path}')
@@ -159,7 +161,7 @@ class TestPipeline(PipelineTestCase):
             self.send('/v2.1/servers', b'', chunked=chunked)
             self.assertEqual(b'', CAME[-1][1])
 
-    @hypothesis.settings(deadline=None, max_examples=200)
+    @hypothesis.settings(max_examples=tests.examples(100))
     @hypothesis.given(
         st.sampled_from(['GET', 'POST', 'PUT', 'DELETE']),
         st.sampled_from(['/servers', '/servers/x/action', '/servers/detail',

@@ -583,6 +583,7 @@ class TestRun(ReclaimerTestCase):
         self.clock.forward(86400)
         self.inventory.release(self.row(A), '')
         self.clock.forward(86400 * 3)
+        self.assertEqual(90, self.conf.reclaimer.history_days)
         self.assertEqual(0, self.reclaimer.trim().found)
         self.conf.set_override('history_days', 4, 'reclaimer')
         self.assertEqual(0, self.reclaimer.trim().found)
@@ -592,6 +593,25 @@ class TestRun(ReclaimerTestCase):
                          self.reclaimer.trim())
         self.assertEqual(['release'], self.events(A))
         self.assertEqual(tasks.Findings(), self.reclaimer.trim())
+        self.conf.set_override('history_days', 0, 'reclaimer')
+        self.clock.forward(86400 * 1000)
+        self.assertEqual(tasks.Findings(), self.reclaimer.trim())
+
+    def test_memory_of_large_pools(self) -> None:
+        self.pool('2001:db8::10', '2001:db8::ffff:ffff', '2001:db8::/64',
+                  name='six', subnet=base.SUBNET[:-1] + '6',
+                  allocator='sticky')
+        self.claim(5, subnet=base.SUBNET[:-1] + '6')
+        self.inventory.release(self.row('2001:db8::10'), '')
+        self.finish('2001:db8::10')
+        self.said()
+        self.clock.forward(86400 * 29)
+        self.assertEqual(0, self.reclaimer.trim().found)
+        self.clock.forward(86400 * 2)
+        self.assertEqual(1, self.new_reclaimer(True).trim().found)
+        self.assertEqual(tasks.Findings(found=1, done=1),
+                         self.reclaimer.trim())
+        self.assertEqual(0, self.reclaimer.trim().found)
 
 
 class TestRehearsal(ReclaimerTestCase):

@@ -96,7 +96,8 @@ class PluginTestCase(testtools.TestCase):
             f'echo vmip-manage "$@" >>{self.folder}/calls\n'
             'case " $* " in *" pool "*|*" dhcp "*) exit 0;; esac\n'
             f'PATH={os.environ["PATH"]} exec {sys.executable} -m '
-            f'tests.unit.devstack.vmip_manage "$@" >>{self.folder}/output')
+            f'tests.functional.devstack.vmip_manage "$@" '
+            f'>>{self.folder}/output')
 
     def script(self, name: str, text: str) -> None:
         path = self.folder / name
