@@ -66,14 +66,14 @@ class ReserveHook(base.PreCreateHook):
         except exceptions.PoolExhausted as exc:
             raise base.Unable(409, 'No more addresses are free on the '
                                    'requested network.') from exc
-        except exceptions.TooManyReserved as exc:
-            raise base.Refused(
-                409, 'The project has reserved too many addresses that no '
-                     'server has yet, try again later.') from exc
         except exceptions.AddressAnswers as exc:
             raise base.Refused(
                 409, 'The requested address is not free yet: its former '
                      'holder still answers on the wire.') from exc
+        except exceptions.TooManyReserved as exc:
+            raise base.Refused(
+                409, 'The project has reserved too many addresses that no '
+                     'server has yet, try again later.') from exc
         except exceptions.AddressInUse as exc:
             raise base.Refused(409, 'The requested address is not free.'
                                ) from exc

@@ -233,6 +233,13 @@ def _reserve(session: orm.Session, candidates: Sequence[models.Pool],
                 'create request', **_holder(requester, name, ttl))
             if row is not None:
                 return row
+    if any(allowances.available(session, pool, 1, [Row.state == State.FREE])
+           for pool in candidates):
+        return None
+    row = next(iter(picking.releasing(session, candidates)), None)
+    if row is not None and room.take(row.pool_id, named=True):
+        return _take(session, row, requester, name, ttl,
+                     'nothing else is free')
     return None
 
 

@@ -21,7 +21,6 @@ import ipaddress
 from typing import Any
 
 import netaddr
-from neutron.ipam import driver
 from neutron.ipam.drivers.neutrondb_ipam import driver as internal
 from neutron.ipam import exceptions as ipam_exc
 from neutron.ipam import requests as ipam_req
@@ -256,10 +255,11 @@ class VmipSubnet(internal.NeutronDbSubnet):
         return silent
 
 
-class VmipSubnetGroup(driver.SubnetGroup):
+class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
     """Subnets of a network any of which will do."""
 
     def __init__(self, pool: 'VmipPool', subnet_ids: list[str]) -> None:
+        super().__init__(pool, subnet_ids)
         self._pool = pool
         self._ids = subnet_ids
 
