@@ -28,6 +28,9 @@ from vmip_plugin.inventory import states
 Row = models.AddressRow
 State = states.State
 
+#: Evidence that lets the next holder in before the DHCP servers have forgotten
+#: the last one.
+_PROOF = (states.Evidence.COMMITTED, states.Evidence.SERVER_DELETED)
 #: Projects share so many rows to queue at; each is held for one transaction.
 _QUEUES = 256
 
@@ -107,15 +110,16 @@ def is_enough(session: orm.Session, candidates: Sequence[models.Pool],
     """Tell whether so many ports may find an address when they are made.
 
     Also in what rests no longer, and in what only the DHCP servers have still
-    to forget.
+    to forget: a port may get that at once.
     """
     for pool in candidates:
         count -= available(session, pool, count, [
             Row.state == State.FREE,
             sa.and_(Row.state == State.QUARANTINED,
                     Row.expires_at <= clock.now()),
-            sa.and_(Row.state == State.RELEASING, Row.hold_name.is_(None),
-                    Row.evidence == states.Evidence.COMMITTED)])
+            *([] if pool.reuse_delay else [sa.and_(
+                Row.state == State.RELEASING, Row.hold_name.is_(None),
+                Row.answered_at.is_(None), Row.evidence.in_(_PROOF))])])
         if count <= 0:
             return True
     return count <= 0

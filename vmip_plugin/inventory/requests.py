@@ -79,7 +79,6 @@ class Requests(transactions.Transactions):
             versions: dict[int, list[models.Pool]] = {
                 version: [] for version in given}
             for pool in found:
-                self._known.note(pool)
                 versions.setdefault(pools.version(pool), []).append(pool)
             for version, candidates in versions.items():
                 if want.only and version not in given:

@@ -180,6 +180,25 @@ class TestFewAreLeft(AdvanceTestCase):
         self.assertEqual(ACCEPTED, self.post(self.body(nic())))
         self.assertEqual(409, self.refused(nic(), min_count=2)[0])
 
+    def test_what_rests_will_not_do_before_its_time(self) -> None:
+        self.inventory.change_pool('pool', reuse_delay=100)
+        self.free(0)
+        held = self.found()[0][1]
+        self.inventory.release(held, '')
+        self.finish(str(held.address))
+        self.assertEqual(State.QUARANTINED, self.state(str(held.address)))
+        self.assertEqual(409, self.refused(nic())[0])
+        self.clock.forward(101)
+        self.assertEqual(ACCEPTED, self.post(self.body(nic())))
+        self.assertEqual(str(held.address), self.claim())
+
+    def test_what_is_still_to_be_removed_will_not_do(self) -> None:
+        """Not without proof that its holder is gone."""
+        self.free(0)
+        held = self.found()[0][1]
+        self.inventory.release(held, '', base.states.Evidence.PORT_MISSING)
+        self.assertEqual(409, self.refused(nic())[0])
+
     def test_old_address_of_the_server(self) -> None:
         """A project that holds nothing gets that one also as the last."""
         self.inventory.change_pool('pool', allocator='sticky')
@@ -192,6 +211,18 @@ class TestFewAreLeft(AdvanceTestCase):
         self.inventory.withdraw(self.reserve('x', request='r'), '')
         self.assertEqual([address], self.reserved())
         self.assertEqual([address], self.reserved())
+
+    def test_old_addresses_of_several_servers(self) -> None:
+        """The first of them may be beyond the share, not all."""
+        self.inventory.change_pool('pool', allocator='sticky')
+        for number, name in enumerate(('web-1', 'web-2', 'web-3')):
+            self.reserve(name, request=name)
+            address = self.claim(number, request=name)
+            self.inventory.release(self.row(address), '')
+            self.finish(address)
+        self.free(3)
+        self.post(self.body(nic(), min_count=3))
+        self.assertEqual(1, self.project(base.PROJECT))
 
     def reserved(self) -> list[str]:
         self.post(self.body(nic()))
@@ -218,6 +249,14 @@ class TestFewAreLeft(AdvanceTestCase):
         self.assertEqual({'req-1'}, {
             a.request_id for _, a in self.found(project=base.PROJECT)})
         self.assertEqual(11, self.project(base.PROJECT))
+
+    def test_reserved_by_hand_and_others(self) -> None:
+        for number in range(5):
+            self.hold(f'10.0.0.{10 + number}', f'db-{number}')
+            self.post(self.body(nic(), name=f'db-{number}'))
+        for _ in range(4):
+            self.post(self.body(nic()))
+        self.assertEqual(5 + 3, self.project(base.PROJECT))
 
     def test_reserved_by_hand_beyond_what_is_certain(self) -> None:
         self.hold('10.0.0.15', 'web-3')
