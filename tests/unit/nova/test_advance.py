@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import fixtures
+import sqlalchemy as sa
 
 from tests.unit import base
 from tests.unit.nova import harness
@@ -267,6 +268,38 @@ class TestFewAreLeft(AdvanceTestCase):
             {'10.0.0.15': 'web-3', '10.0.0.17': 'web-1'},
             {str(a.address): a.server_name for _, a in self.found(
                 project=base.PROJECT) if a.request_id})
+
+
+class TestVeryMany(AdvanceTestCase):
+
+    config = '[reserve]\nproject_limit = 5\n'
+
+    def pool(self, first: str = '10.0.0.10', last: str = '10.0.9.250',
+             *args: Any, **values: Any) -> records.Pool:
+        return super().pool(first, last, '10.0.0.0/16', *args, **values)
+
+    def test_cost_is_of_what_is_reserved(self) -> None:
+        """Not of what is asked for: meanwhile others wait for their turn."""
+        self.hold('10.0.0.20', 'web-700')
+        self.hold('10.0.0.21', 'web-701', base.OTHER_PROJECT)
+        for number in range(3):
+            self.hold(f'10.0.0.{30 + number}', None, base.PROJECT)
+        self.post(self.body(nic()))
+        self.inventory.withdraw([a for _, a in self.found() if (
+            a.request_id)], '')
+        statements: list[str] = []
+        engine = self.app._hooks._hooks[
+            0].plugin._inventory.database.engine
+        sa.event.listen(engine, 'before_cursor_execute', lambda *args: (
+            statements.append(args[2])))
+        self.post(self.body(nic(), min_count=900, max_count=1000))
+        self.assertLess(len(statements), 150)
+        got = {str(a.address): a.server_name for _, a in self.found(
+            project=base.PROJECT) if a.request_id}
+        # what is reserved by hand, and five more
+        self.assertEqual(1 + 3 + 5, len(got))
+        self.assertEqual('web-700', got['10.0.0.20'])
+        self.assertNotIn('10.0.0.21', got)
 
 
 class TestNothingInAdvance(AdvanceTestCase):
