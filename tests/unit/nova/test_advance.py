@@ -25,6 +25,7 @@ from tests.unit.nova import harness
 from tests.unit.nova import test_forms
 from vmip_plugin import cloud
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import models
 from vmip_plugin.inventory import records
 
 State = base.State
@@ -126,6 +127,27 @@ class TestOneProject(AdvanceTestCase):
         self.assertEqual(0, self.project(base.PROJECT))
         self.assertEqual({base.OTHER_PROJECT},
                          {line.project_id for line in self.history()})
+
+    def test_one_after_the_other(self) -> None:
+        """What others hold is counted when it is this request's turn.
+
+        SQLite lets only one write at a time anyway; other databases need
+        this to be so.
+        """
+        self.post(self.body(nic()))
+        statements: list[str] = []
+        inventory = self.app._hooks._hooks[0].plugin._inventory
+        sa.event.listen(inventory.database.engine, 'before_cursor_execute',
+                        lambda *args: statements.append(args[2]))
+        self.post(self.body(nic()))
+        waits, = (number for number, text in enumerate(statements)
+                  if text.startswith('UPDATE queues'))
+        counts = [number for number, text in enumerate(statements)
+                  if 'count(' in text]
+        self.assertLess(waits, min(counts))
+        with inventory.database.read() as session:
+            turns, = session.scalars(sa.select(models.QueueRow.turns))
+        self.assertEqual(2, turns)
 
     def test_beyond_it_ports_get_theirs(self) -> None:
         self.post(self.body(nic(), min_count=241))
