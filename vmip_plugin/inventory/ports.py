@@ -68,11 +68,10 @@ class Ports(transactions.Transactions):
         :raises PoolExhausted: no address is free.
         :raises AddressInUse: ``address`` is held by somebody else.
         """
-        self._known.refresh(session)
         pool = pools.of_subnet(session, subnet_id)
         if pool is None:
             return None
-        self._known.note(pool)
+        self._known.note(pool.network_id, pool.subnet_id)
         values = {'request_id': requester.request_id,
                   'project_id': requester.project_id, 'port_id': port_id,
                   'mac': mac, 'server_id': server_id, 'expires_at': None,

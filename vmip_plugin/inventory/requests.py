@@ -54,7 +54,6 @@ class Requests(transactions.Transactions):
             network.
         :raises AddressInUse: an address asked for is somebody else's.
         """
-        self._known.refresh(session)
         reserved: list[records.Address] = []
         for want in wanted:
             found = pools.of_network(session, want.network_id)

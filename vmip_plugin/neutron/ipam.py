@@ -26,7 +26,6 @@ from neutron.ipam import exceptions as ipam_exc
 from neutron.ipam import requests as ipam_req
 from neutron.ipam import subnet_alloc
 from neutron_lib import constants
-from neutron_lib import exceptions as n_exc
 from oslo_log import log as logging
 
 from vmip_plugin import exceptions
@@ -67,7 +66,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
 
         :raises IpAddressGenerationFailure: the pool is full.
         :raises IpAddressAlreadyAllocated: the address asked for is held.
-        :raises ServiceUnavailable: the list cannot be reached. There is no
+        :raises InventoryAway: the list cannot be reached. There is no
             going on without it: the address might be another's.
         """
         given: types.Address | None = None
@@ -137,6 +136,8 @@ class VmipSubnet(internal.NeutronDbSubnet):
             return
         super().deallocate(address)
         try:
+            if not self._has_pool():
+                return
             shared.inventory().release_address(
                 self._subnet_id, given_back, 'Neutron gave it back')
         except exceptions.VmipError as exc:
@@ -144,14 +145,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
                         address, exc)
 
     def _has_pool(self) -> bool:
-        inventory = shared.inventory()
-        try:
-            inventory.pool(self._subnet_id)
-        except exceptions.PoolNotFound:
-            return False
-        except exceptions.InventoryUnavailable:
-            return inventory.may_have_pool(subnet_id=self._subnet_id)
-        return True
+        return shared.inventory().may_have_pool(subnet_id=self._subnet_id)
 
     def _hand_over(self, request: ipam_req.AddressRequest,
                    address: types.Address) -> None:
@@ -162,7 +156,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
                 self._subnet_id, address, port.get('id') or '',
                 _mac(port.get('mac_address')), _is_served(port))
         except exceptions.InventoryUnavailable as exc:
-            raise n_exc.ServiceUnavailable() from exc
+            raise shared.InventoryAway() from exc
 
     def _claim(self, request: ipam_req.AddressRequest,
                given: types.Address | None, skip: list[types.Address],
@@ -171,6 +165,8 @@ class VmipSubnet(internal.NeutronDbSubnet):
         requester = getattr(request, 'vmip_requester',
                             records.Requester('', self._project_id or ''))
         inventory = shared.inventory()
+        if not self._has_pool():
+            return None
         try:
             return inventory.claim(
                 subnet_id=self._subnet_id, requester=requester,
@@ -186,10 +182,8 @@ class VmipSubnet(internal.NeutronDbSubnet):
             raise ipam_exc.IpAddressAlreadyAllocated(
                 subnet_id=self._subnet_id, ip=given) from exc
         except exceptions.InventoryUnavailable as exc:
-            if not inventory.may_have_pool(subnet_id=self._subnet_id):
-                return None
             LOG.error('No address for port %s: %s', port.get('id'), exc)
-            raise n_exc.ServiceUnavailable() from exc
+            raise shared.InventoryAway() from exc
 
 
 class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
@@ -202,7 +196,9 @@ class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
         # Neutron takes the first that has an address left; what was reserved
         # may be in another.
         requester = getattr(address_request, 'vmip_requester', None)
-        if len(self._subnet_ids) > 1 and requester is not None:
+        if (len(self._subnet_ids) > 1 and requester is not None
+                and any(shared.inventory().may_have_pool(subnet_id=id)
+                        for id in self._subnet_ids)):
             try:
                 reserved = shared.inventory().reserved_subnets(
                     requester, _server_id(address_request.vmip_port))

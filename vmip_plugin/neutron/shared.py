@@ -13,10 +13,19 @@
 
 """What the drivers inside neutron-server have in common."""
 
+from neutron_lib import exceptions as n_exc
 from oslo_config import cfg
 
 from vmip_plugin import conf as vmip_conf
 from vmip_plugin.inventory import api
+
+class InventoryAway(n_exc.ServiceUnavailable):
+    """The inventory's database does not answer; answered with 503."""
+
+    # For any user to see: what else is known is in the log.
+    message = ('The address inventory does not answer at the moment, try '
+               'again later.')
+
 
 _list: api.Inventory | None = None
 
@@ -36,5 +45,6 @@ def inventory() -> api.Inventory:
     """
     global _list
     if _list is None:
-        _list = api.Inventory(configuration(), 'neutron-server')
+        _list = api.Inventory(configuration(), 'neutron-server',
+                              in_request=True)
     return _list

@@ -459,7 +459,7 @@ class TestAway(case.NeutronTestCase):
         self.away()
         status, body = self.post(network, 'req-2')
         self.assertEqual(503, status)
-        self.assertEqual('ServiceUnavailable', body['NeutronError']['type'])
+        self.assertEqual('InventoryAway', body['NeutronError']['type'])
         # and nobody else suffers
         self.assertEqual(201, self.post(other)[0])
 
