@@ -15,6 +15,7 @@
 from collections.abc import Mapping, Sequence
 import functools
 import os
+import pwd
 import re
 from typing import Any
 
@@ -70,7 +71,8 @@ def parse(conf: cfg.ConfigOpts, args: Sequence[str], prog: str) -> None:
              version=version.version_string())
         check_values(conf)
     except (cfg.ConfigFilesNotFoundError, cfg.ConfigFileParseError,
-            cfg.ConfigFileValueError, cfg.RequiredOptError) as exc:
+            cfg.ConfigFileValueError, cfg.ConfigFilesPermissionDeniedError,
+            cfg.RequiredOptError) as exc:
         raise exceptions.ConfigError(_told(exc)) from None
 
 
@@ -116,9 +118,23 @@ def load(path: str = DEFAULT_FILE) -> cfg.ConfigOpts:
         conf([], project='vmip', default_config_files=[path],
              default_config_dirs=[])
         check_values(conf)
+    except (cfg.ConfigFilesNotFoundError,
+            cfg.ConfigFilesPermissionDeniedError):
+        why = ('cannot be read' if os.path.exists(path)
+               else 'is not there or cannot be reached')
+        raise exceptions.ConfigError(
+            f'{path} {why} by the user {_user()}: see that the file exists '
+            'and that this user may read it') from None
     except (cfg.Error, exceptions.ConfigError) as exc:
         raise exceptions.ConfigError(f'{path}: {_told(exc)}') from None
     return conf
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _told(exc: Exception) -> str:

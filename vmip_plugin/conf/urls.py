@@ -24,19 +24,41 @@ from vmip_plugin import exceptions
 _REMEDY = ('percent-encode the special characters in its user and password: '
            '%40 for @, %3A for :, %2F for /, %2C for a comma')
 
+#: The one driver of each kind of database that is tested, and whose time-outs
+#: are known.
+_DRIVERS = {'mysql': 'mysql+pymysql', 'mariadb': 'mysql+pymysql',
+            'postgresql': 'postgresql+psycopg2',
+            'postgres': 'postgresql+psycopg2', 'sqlite': 'sqlite'}
+#: Other names of those drivers.
+_SAME = {'mysql+pymysql', 'mariadb+pymysql', 'postgresql+psycopg2',
+         'postgres+psycopg2', 'sqlite+pysqlite'}
 
-def check_database(option: str, text: str) -> None:
+
+def check_database(option: str, text: str) -> str:
     """Check an SQLAlchemy URL.
 
     :param option: the option's group and name, for the message.
-    :raises ConfigError: it is not a URL, or can be read in two ways.
+    :returns: the name of the driver that it means, as SQLAlchemy has it:
+        that of vmip's extras, whatever SQLAlchemy's default is.
+    :raises ConfigError: it is not a URL of a supported database, or can be
+        read in two ways.
     """
     scheme, rest = _split(option, text)
-    if scheme.startswith('sqlite'):
-        return
+    kind, named, _ = scheme.partition('+')
+    driver = _DRIVERS.get(kind)
+    if driver is None:
+        raise exceptions.ConfigError(
+            f'{option}: {scheme}:// is not supported: use mysql+pymysql://, '
+            'postgresql+psycopg2:// or sqlite://')
+    if named and scheme not in _SAME:
+        raise exceptions.ConfigError(
+            f'{option}: {scheme}:// is not supported: write {driver}://')
+    if kind == 'sqlite':
+        return driver
     if rest.count('@') > 1:
         raise _ambiguous(option)
     _check_port(option, re.split('[/?]', rest.rpartition('@')[2])[0])
+    return driver
 
 
 def check_coordination(option: str, text: str) -> None:

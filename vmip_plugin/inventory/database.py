@@ -255,7 +255,7 @@ class Database:
                     command.upgrade(self._alembic(engine), revision)
                 finally:
                     engine.dispose()
-        except NoSchema as exc:
+        except (NoSchema, sa_exc.NoSuchTableError) as exc:
             raise exceptions.InventoryUnavailable(
                 'The schema is not what its version says: a table that this '
                 'version made is missing. Restore the database from a '

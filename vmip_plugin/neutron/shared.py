@@ -17,6 +17,7 @@ from neutron_lib import exceptions as n_exc
 from oslo_config import cfg
 
 from vmip_plugin import conf as vmip_conf
+from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 
 class InventoryAway(n_exc.ServiceUnavailable):
@@ -36,6 +37,20 @@ def configuration() -> cfg.ConfigOpts:
     :raises ConfigError: their file cannot be read or has a wrong value.
     """
     return vmip_conf.load(vmip_conf.path())
+
+
+def check(ipam_driver: str) -> None:
+    """Check at the start what each port needs later.
+
+    :param ipam_driver: Neutron's option.
+    :raises ConfigError: vmip's options cannot be used, or Neutron has
+        another IPAM driver.
+    """
+    if ipam_driver != 'vmip':
+        raise exceptions.ConfigError(
+            f'[DEFAULT] ipam_driver in neutron.conf is {ipam_driver}: set it '
+            'to vmip, or take vmip out of service_plugins')
+    configuration()
 
 
 def inventory() -> api.Inventory:

@@ -18,15 +18,6 @@ from sqlalchemy import exc as sa_exc
 from vmip_plugin.conf import urls
 from vmip_plugin import exceptions
 
-#: The one driver of each kind of database that is tested, and whose time-outs
-#: are known.
-_DRIVERS = {'mysql': 'mysql+pymysql', 'mariadb': 'mysql+pymysql',
-            'postgresql': 'postgresql+psycopg2',
-            'postgres': 'postgresql+psycopg2', 'sqlite': 'sqlite'}
-#: SQLAlchemy's own names of those drivers.
-_SAME = {'mysql+pymysql', 'mariadb+pymysql', 'postgresql+psycopg2',
-         'postgres+psycopg2', 'sqlite+pysqlite'}
-
 
 def parse(option: str, text: str) -> sa.URL:
     """Return what a URL means, with the driver that is used.
@@ -38,17 +29,7 @@ def parse(option: str, text: str) -> sa.URL:
     :raises ConfigError: it is not a URL of a supported database. The message
         has no part of the password.
     """
-    urls.check_database(option, text)
-    scheme = text.partition('://')[0]
-    kind, named, _ = scheme.partition('+')
-    driver = _DRIVERS.get(kind)
-    if driver is None:
-        raise exceptions.ConfigError(
-            f'{option}: {scheme}:// is not supported: use mysql+pymysql://, '
-            'postgresql+psycopg2:// or sqlite://')
-    if named and scheme not in _SAME:
-        raise exceptions.ConfigError(
-            f'{option}: {scheme}:// is not supported: write {driver}://')
+    driver = urls.check_database(option, text)
     try:
         return sa.make_url(text).set(drivername=driver)
     except (sa_exc.ArgumentError, ValueError):
