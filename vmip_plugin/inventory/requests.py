@@ -64,7 +64,6 @@ class Requests(transactions.Transactions):
             network.
         :raises AddressInUse: an address asked for is somebody else's.
         """
-        self._known.refresh(session)
         reserved: list[records.Address] = []
         queued = allowance is None
         for want in wanted:
