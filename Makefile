@@ -68,7 +68,7 @@ test:
 
 full:
 	@tools/bootstrap || tools/bootstrap --python-only || true
-	@VMIP_FULL=1 tools/stages lint,unit,docs,contract,functional \
+	@VMIP_FULL=1 VMIP_KILL_ROUNDS=3 tools/stages lint,unit,docs,contract,functional \
 	  cloud,inventory,databases,neutron
 
 # Each runs all of its commands, also after one that fails.

@@ -23,7 +23,8 @@ class TestMinicloud(unittest.TestCase):
         """As tools/with-cloud begins, after a benchmark that was killed."""
         harness.up()
         network = harness.Cloud().sdk('admin').network
-        network.create_network(name='left', shared=True)
+        network.create_network(
+            name='left', shared=True, provider_network_type='local')
         harness.minicloud.kill('nova-api', 'vmip-listener')
         self.assertFalse(harness.minicloud.is_up('fake'))
         harness.minicloud.down(purge=True)

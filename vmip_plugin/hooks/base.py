@@ -194,6 +194,15 @@ class PreCreateHook(abc.ABC):
             exception, but with words of the hook's own.
         """
 
+    def concerns(self, request: Request) -> bool:
+        """Tell whether :meth:`before` has anything to do with a request.
+
+        Asked when :meth:`before` has taken too long. A request that does not
+        concern the hook goes on without it, whatever ``[reserve] on_error``
+        says. It must answer at once, from what the process knows.
+        """
+        return True
+
     def after(  # noqa: B027 - a hook may have nothing to settle
             self, request: Request, memo: Any, outcome: Outcome) -> None:
         """Settle what :meth:`before` did.

@@ -39,7 +39,7 @@ class ReserveHook(base.PreCreateHook):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf)
-        self._inventory = api.Inventory(conf, 'nova-api')
+        self._inventory = api.Inventory(conf, 'nova-api', in_request=True)
         self._networks = usable_networks.UsableNetworks(conf)
         self._enforcer = policies.enforcer(conf)
         self._allowance = records.Allowance(conf.reserve.project_limit,
@@ -54,7 +54,7 @@ class ReserveHook(base.PreCreateHook):
         # one for each IP version; and nobody makes us look up thousands
         if len(asked) > 2 * len(interfaces):
             raise _nowhere()
-        if not interfaces:
+        if not interfaces or not asked and not self._may_have_pool(interfaces):
             return []
         try:
             wanted = self._wanted(request, interfaces, asked)
@@ -66,14 +66,14 @@ class ReserveHook(base.PreCreateHook):
         except exceptions.PoolExhausted as exc:
             raise base.Unable(409, 'No more addresses are free on the '
                                    'requested network.') from exc
-        except exceptions.TooManyReserved as exc:
-            raise base.Refused(
-                409, 'The project has reserved too many addresses that no '
-                     'server has yet, try again later.') from exc
         except exceptions.AddressAnswers as exc:
             raise base.Refused(
                 409, 'The requested address is not free yet: its former '
                      'holder still answers on the wire.') from exc
+        except exceptions.TooManyReserved as exc:
+            raise base.Refused(
+                409, 'The project has reserved too many addresses that no '
+                     'server has yet, try again later.') from exc
         except exceptions.AddressInUse as exc:
             raise base.Refused(409, 'The requested address is not free.'
                                ) from exc
@@ -81,12 +81,26 @@ class ReserveHook(base.PreCreateHook):
             # the pool was made smaller just now
             raise _nowhere() from exc
         except exceptions.InventoryUnavailable as exc:
-            if not asked and not any(
-                    self._inventory.may_have_pool(network_id=i.network_id)
-                    for i in interfaces):
-                return []
             raise base.Unable(503, 'Addresses cannot be reserved at the '
                                    'moment, try again later.') from exc
+
+    def concerns(self, request: base.Request) -> bool:
+        """Tell whether a request may get an address of a pool.
+
+        From what this process knows: neither the database nor Neutron is
+        asked. Where Nova chooses the network, nothing would have been
+        reserved without Neutron's answer either.
+        """
+        options = self.conf.reserve
+        return (bool(request.addresses)
+                or options.address_metadata_key in request.metadata
+                or options.address_hint_key in request.hints
+                or self._may_have_pool(request.networks))
+
+    def _may_have_pool(self, interfaces: Sequence[base.RequestedNetwork],
+                       ) -> bool:
+        return any(self._inventory.may_have_pool(network_id=i.network_id)
+                   for i in interfaces if i.network_id and not i.port_id)
 
     def after(self, request: base.Request, memo: Any,
               outcome: base.Outcome) -> None:

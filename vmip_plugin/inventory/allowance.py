@@ -75,6 +75,13 @@ class Room:
             self._left[pool.id] = min(
                 allowance.most, allowance.share * free // 100) - own
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the project may hold no address more, whichever it is."""
+        return self._left is not None and all(
+            left < 1 and self._own[pool_id] >= self._least
+            for pool_id, left in self._left.items())
+
     def take(self, pool_id: str, named: bool = False) -> bool:
         """Count one more address of a pool, if the project may hold it.
 
@@ -108,7 +115,7 @@ def is_enough(session: orm.Session, candidates: Sequence[models.Pool],
     """Tell whether so many ports may find an address when they are made.
 
     Also in what rests no longer, and in what only the DHCP servers have still
-    to forget.
+    to forget: a port may get that at once.
     """
     for pool in candidates:
         count -= available(session, pool, count, [

@@ -56,6 +56,7 @@ class Inventory(requests.Requests, ports.Ports, entries.Entries, holds.Holds,
             cidr=cidr, ranges=ranges, allocator_name=allocator,
             reuse_delay=reuse_delay, dhcp_servers=dhcp_servers)
         pools.adopt(session, pool, adopt)
+        self._known.note(network_id, subnet_id)
         return pools.record(session, pool)
 
     @transactions.write

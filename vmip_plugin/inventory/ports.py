@@ -78,11 +78,10 @@ class Ports(transactions.Transactions):
         :raises AddressReleasing: an address can be had if it is silent on
             the wire: look, and call again.
         """
-        self._known.refresh(session)
         pool = pools.of_subnet(session, subnet_id)
         if pool is None:
             return None
-        self._known.note(pool)
+        self._known.note(pool.network_id, pool.subnet_id)
         values = {'request_id': requester.request_id,
                   'project_id': requester.project_id, 'port_id': port_id,
                   'mac': mac, 'server_id': server_id, 'expires_at': None,

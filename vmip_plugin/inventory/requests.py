@@ -64,7 +64,6 @@ class Requests(transactions.Transactions):
             network.
         :raises AddressInUse: an address asked for is somebody else's.
         """
-        self._known.refresh(session)
         reserved: list[records.Address] = []
         queued = allowance is None
         for want in wanted:
@@ -79,7 +78,6 @@ class Requests(transactions.Transactions):
             versions: dict[int, list[models.Pool]] = {
                 version: [] for version in given}
             for pool in found:
-                self._known.note(pool)
                 versions.setdefault(pools.version(pool), []).append(pool)
             for version, candidates in versions.items():
                 if want.only and version not in given:
@@ -179,12 +177,18 @@ def _reserve_all(session: orm.Session, candidates: Sequence[models.Pool],
     """Reserve an address of one IP version for each server."""
     names = want.server_names
     certain = len(names) if want.certain is None else want.certain
-    sure, unsure = names[:certain], names[certain:]
+    sure = names[:certain]
     room = allowances.Room(session, candidates, requester.project_id,
                            len(sure), allowance)
-    rows = [_reserve(session, candidates, requester, name, ttl, room, given,
-                     want.only) for name in sure]
-    later = rows.count(None)
+    rows: list[Row | None] = []
+    while len(rows) < len(sure) and (given is not None or not room.is_full):
+        rows.append(_reserve(session, candidates, requester,
+                             names[len(rows)], ttl, room, given, want.only))
+    if given is None:
+        rows += _reserve_by_hand(session, candidates, requester,
+                                 names[len(rows):], len(sure) - len(rows),
+                                 ttl)
+    later = rows[:len(sure)].count(None)
     if later and not want.only and (allowance is None or not (
             allowances.is_enough(session, candidates, later))):
         raise exceptions.PoolExhausted(
@@ -194,9 +198,6 @@ def _reserve_all(session: orm.Session, candidates: Sequence[models.Pool],
         LOG.info('%d of %d addresses of request %s are left to the ports: '
                  'project %s holds as many in advance as it may', later,
                  len(sure), requester.request_id, requester.project_id)
-    if given is None:
-        rows += [_reserve_held(session, candidates, requester, name, ttl)
-                 for name in _named_by_hand(session, candidates, unsure)]
     return [records.Address.of(row) for row in rows if row is not None]
 
 
@@ -233,6 +234,13 @@ def _reserve(session: orm.Session, candidates: Sequence[models.Pool],
                 'create request', **_holder(requester, name, ttl))
             if row is not None:
                 return row
+    if any(allowances.available(session, pool, 1, [Row.state == State.FREE])
+           for pool in candidates):
+        return None
+    row = next(iter(picking.releasing(session, candidates)), None)
+    if row is not None and room.take(row.pool_id, named=True):
+        return _take(session, row, requester, name, ttl,
+                     'nothing else is free')
     return None
 
 
@@ -246,15 +254,31 @@ def _reserve_held(session: orm.Session, candidates: Sequence[models.Pool],
         'reserved by hand for this server')
 
 
-def _named_by_hand(session: orm.Session, candidates: Sequence[models.Pool],
-                   names: Sequence[str]) -> list[str]:
-    """Return those of the names for which an address is reserved by hand."""
+def _reserve_by_hand(session: orm.Session, candidates: Sequence[models.Pool],
+                     requester: records.Requester, names: Sequence[str],
+                     certain: int, ttl: int) -> list[Row | None]:
+    """Reserve for servers what is reserved by hand for them, and only that.
+
+    However many there are, little is asked where there is nothing for them.
+
+    :param certain: how many of them may have what is for any of the project.
+    """
     if not names:
         return []
-    found = set(session.scalars(sa.select(Row.hold_name).where(
+    named = set(session.scalars(sa.select(Row.hold_name).where(
         Row.pool_id.in_([pool.id for pool in candidates]),
-        Row.state == State.RESERVED, Row.hold_name.in_(names))))
-    return [name for name in names if name in found]
+        Row.state == State.RESERVED, Row.hold_name.in_(names),
+        sa.or_(Row.hold_project.is_(None),
+               Row.hold_project == requester.project_id))))
+    rows: list[Row | None] = []
+    for number, name in enumerate(names):
+        row = None
+        if name in named or number < certain:
+            row = _reserve_held(session, candidates, requester, name, ttl)
+            if row is None and name not in named:
+                certain = 0
+        rows.append(row)
+    return rows
 
 
 def _holder(requester: records.Requester, name: str, ttl: int,

@@ -21,7 +21,6 @@ import ipaddress
 from typing import Any
 
 import netaddr
-from neutron.ipam import driver
 from neutron.ipam.drivers.neutrondb_ipam import driver as internal
 from neutron.ipam import exceptions as ipam_exc
 from neutron.ipam import requests as ipam_req
@@ -88,7 +87,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
 
         :raises IpAddressGenerationFailure: the pool is full.
         :raises IpAddressAlreadyAllocated: the address asked for is held.
-        :raises ServiceUnavailable: the list cannot be reached. There is no
+        :raises InventoryAway: the list cannot be reached. There is no
             going on without it: the address might be another's.
         """
         given: types.Address | None = None
@@ -153,7 +152,8 @@ class VmipSubnet(internal.NeutronDbSubnet):
         super().deallocate(address)
         given_back = ipaddress.ip_address(str(address))
         try:
-            held = shared.inventory().find_address(self.subnet_id, given_back)
+            held = shared.inventory().find_address(
+                self.subnet_id, given_back) if self._has_pool() else None
         except exceptions.VmipError as exc:
             LOG.warning('Address %s will be released by vmip-reclaimer: %s',
                         address, exc)
@@ -162,14 +162,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
             claims.release(self.context, self.subnet_id, held)
 
     def _has_pool(self) -> bool:
-        inventory = shared.inventory()
-        try:
-            inventory.pool(self.subnet_id)
-        except exceptions.PoolNotFound:
-            return False
-        except exceptions.InventoryUnavailable:
-            return inventory.may_have_pool(subnet_id=self.subnet_id)
-        return True
+        return shared.inventory().may_have_pool(subnet_id=self.subnet_id)
 
     def _hand_over(self, request: ipam_req.AddressRequest,
                    claim: records.Claim) -> None:
@@ -189,7 +182,7 @@ class VmipSubnet(internal.NeutronDbSubnet):
             # begins anew, and finds what is reserved again.
             raise db_exc.RetryRequest(n_exc.ServiceUnavailable()) from exc
         except exceptions.InventoryUnavailable as exc:
-            raise n_exc.ServiceUnavailable() from exc
+            raise shared.InventoryAway() from exc
 
     def _claim(self, request: ipam_req.AddressRequest,
                given: types.Address | None, skip: list[types.Address],
@@ -198,6 +191,8 @@ class VmipSubnet(internal.NeutronDbSubnet):
 
         :param skip: grows by what answered there.
         """
+        if not self._has_pool():
+            return None
         silent: list[records.Address] = []
         try:
             for _ in range(MAX_LOOKS):
@@ -220,11 +215,8 @@ class VmipSubnet(internal.NeutronDbSubnet):
             raise ipam_exc.IpAddressAlreadyAllocated(
                 subnet_id=self.subnet_id, ip=given) from exc
         except exceptions.InventoryUnavailable as exc:
-            if not shared.inventory().may_have_pool(
-                    subnet_id=self.subnet_id):
-                return None
             LOG.error('No address for subnet %s: %s', self.subnet_id, exc)
-            raise n_exc.ServiceUnavailable() from exc
+            raise shared.InventoryAway() from exc
 
     def _claim_once(self, request: ipam_req.AddressRequest,
                     given: types.Address | None,
@@ -256,10 +248,11 @@ class VmipSubnet(internal.NeutronDbSubnet):
         return silent
 
 
-class VmipSubnetGroup(driver.SubnetGroup):
+class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
     """Subnets of a network any of which will do."""
 
     def __init__(self, pool: 'VmipPool', subnet_ids: list[str]) -> None:
+        super().__init__(pool, subnet_ids)
         self._pool = pool
         self._ids = subnet_ids
 
@@ -269,7 +262,9 @@ class VmipSubnetGroup(driver.SubnetGroup):
         # may be in another.
         requester = getattr(address_request, 'vmip_requester', None)
         ids = self._ids
-        if len(ids) > 1 and requester is not None:
+        if (len(ids) > 1 and requester is not None
+                and any(shared.inventory().may_have_pool(subnet_id=id)
+                        for id in ids)):
             try:
                 reserved = shared.inventory().reserved_subnets(
                     requester, _server_id(address_request.vmip_port))

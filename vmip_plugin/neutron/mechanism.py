@@ -92,7 +92,7 @@ class VmipMechanismDriver(ml2.MechanismDriver):
         """Return when the DHCP servers have what they need for the port.
 
         :raises HostEntryMissing: they have not, within strict_timeout.
-        :raises ServiceUnavailable: the list cannot be reached.
+        :raises InventoryAway: the list cannot be reached.
         """
         port = context.current
         # The claim has told this process of the network's pool.
@@ -106,9 +106,12 @@ class VmipMechanismDriver(ml2.MechanismDriver):
         ML2 only logs what is raised here. The entries stay work to do.
 
         :raises HostEntryMissing: see :meth:`create_port_postcommit`.
-        :raises ServiceUnavailable: the list cannot be reached.
+        :raises InventoryAway: the list cannot be reached.
         """
         port, before = context.current, context.original
+        if not shared.inventory().may_have_pool(
+                network_id=port['network_id']):
+            return
         if port['mac_address'] != before['mac_address']:
             self._change_mac(port)
         elif port['fixed_ips'] == before['fixed_ips']:
@@ -128,7 +131,7 @@ class VmipMechanismDriver(ml2.MechanismDriver):
         try:
             shared.inventory().change_mac(port['id'], port['mac_address'])
         except exceptions.InventoryUnavailable as exc:
-            raise n_exc.ServiceUnavailable() from exc
+            raise shared.InventoryAway() from exc
 
     def _serve(self, port: dict[str, Any]) -> None:
         began, asked = time.monotonic(), breaker.now()
@@ -175,7 +178,7 @@ class VmipMechanismDriver(ml2.MechanismDriver):
                 unserved=any_server)
         except exceptions.InventoryUnavailable as exc:
             LOG.error('Port %s: %s', port['id'], exc)
-            raise n_exc.ServiceUnavailable() from exc
+            raise shared.InventoryAway() from exc
 
     def _down(self, missing: list[records.Work]) -> records.Work | None:
         """Return what no wait will help, as its server is known to be down."""

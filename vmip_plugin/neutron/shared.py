@@ -18,12 +18,14 @@ import threading
 import typing
 from typing import Protocol
 
+from neutron_lib import exceptions as n_exc
 from oslo_config import cfg
 from oslo_log import log as logging
 
 from vmip_plugin.agent import rpc
 from vmip_plugin import bus
 from vmip_plugin import conf as vmip_conf
+from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 from vmip_plugin import types
 
@@ -41,6 +43,14 @@ class Prober(Protocol):
         """Tell whether addresses answer; None: nobody can tell."""
 
 
+class InventoryAway(n_exc.ServiceUnavailable):
+    """The inventory's database does not answer; answered with 503."""
+
+    # For any user to see: what else is known is in the log.
+    message = ('The address inventory does not answer at the moment, try '
+               'again later.')
+
+
 _list: api.Inventory | None = None
 _prober: Prober | None = None
 _lock = threading.Lock()
@@ -54,6 +64,20 @@ def configuration() -> cfg.ConfigOpts:
     return vmip_conf.load(vmip_conf.path())
 
 
+def check(ipam_driver: str) -> None:
+    """Check at the start what each port needs later.
+
+    :param ipam_driver: Neutron's option.
+    :raises ConfigError: vmip's options cannot be used, or Neutron has
+        another IPAM driver.
+    """
+    if ipam_driver != 'vmip':
+        raise exceptions.ConfigError(
+            f'[DEFAULT] ipam_driver in neutron.conf is {ipam_driver}: set it '
+            'to vmip, or take vmip out of service_plugins')
+    configuration()
+
+
 def inventory() -> api.Inventory:
     """Return the list, one for all requests of this process.
 
@@ -61,7 +85,8 @@ def inventory() -> api.Inventory:
     """
     global _list
     if _list is None:
-        _list = api.Inventory(configuration(), 'neutron-server')
+        _list = api.Inventory(configuration(), 'neutron-server',
+                              in_request=True)
     return _list
 
 

@@ -32,6 +32,7 @@ class ReleaseTest(lab.Lab):
         address = dead.address
         assert address is not None
         self.identified(dead)
+        self.identified(live)
         dead.destroy()
         self.forget(dead)
         late.udhcpc()

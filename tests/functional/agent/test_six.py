@@ -88,6 +88,7 @@ class Six(lab.Lab):
         address, other = self.dhclient(dead), self.dhclient(live)
         self.assertEqual({address, other}, self.leased())
         self.identified(dead)
+        self.identified(live)
         dead.destroy()
         self.forget(dead)
         # the cloud has the other one neither, but it answers

@@ -612,7 +612,7 @@ class TestServer(Base):
         driver = self.driver(timeout=1)
         self.assertRaises(exceptions.DHCPServerUnavailable, driver.remove,
                           [entry(1)])
-        self.assertTrue(5 < driver._process.rest() < 20)
+        self.assertGreater(driver._process.rest(), 0)
         # it is not signalled again and again
         self.assertEqual([entry(1)], list(driver.remove([entry(1)])))
         self.assertEqual(1, self.hups())

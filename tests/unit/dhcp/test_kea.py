@@ -185,7 +185,7 @@ class TestAnswers(testtools.TestCase):
         self.addCleanup(listener.close)
         self.addCleanup(thread.join)
         self.addCleanup(listener.shutdown, socket.SHUT_RDWR)
-        self.driver = driver(control=self.path, timeout=1)
+        self.driver = driver(control=self.path, timeout=60)
 
     def _serve(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -305,6 +305,27 @@ class TestTime(ManagerTestCase):
         self.go_on.set()
         self.assertEqual([('late', 503)], self.settled(two))
 
+    def test_over_for_a_request_of_no_concern(self) -> None:
+        """It goes on without that hook, whatever on_error says."""
+        one, two, three = self.load(hook_timeout=0.1)
+        two.act = self.hang(hooks.AskFor((A,), 'late'))
+        asked: list[hooks.Request] = []
+        self.patch(two, 'concerns', lambda request: bool(
+            asked.append(request)))
+        ran = self.manager.before(REQUEST)
+        self.assertEqual([REQUEST], asked)
+        self.manager.after(ran, hooks.Outcome(202))
+        self.assertEqual(([('memo', 202)],) * 2, (one.settled, three.settled))
+        self.assertEqual((), three.seen[0].addresses)
+        self.go_on.set()
+        self.assertEqual([('late', 503)], self.settled(two))
+
+    def test_over_and_it_cannot_tell_of_what_concern(self) -> None:
+        _, two, _ = self.load(hook_timeout=0.1)
+        two.act = self.hang()
+        self.patch(two, 'concerns', raiser(ZeroDivisionError()))
+        self.assertEqual(503, self.refused().status)
+
     def test_fails_late(self) -> None:
         _, two, _ = self.load_hanging(1)
         two.act = self.hang(ZeroDivisionError('inner words'))

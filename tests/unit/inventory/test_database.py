@@ -318,22 +318,6 @@ class TestUnavailable(unavailable.TestCase):
             self.assertIn('[database] connection', str(error))
             self.assertNotIn('\n', str(error))
 
-    def test_may_have_pool(self) -> None:
-        self.assertTrue(self.inventory.may_have_pool(network_id='any'))
-        self.pool()
-        self.reserve()
-        inventory = self.inventory
-        self.assertTrue(inventory.may_have_pool(network_id=base.NETWORK))
-        self.assertTrue(inventory.may_have_pool(subnet_id=base.SUBNET))
-        self.assertFalse(inventory.may_have_pool(network_id='any'))
-        self.assertFalse(inventory.may_have_pool(subnet_id='any'))
-        # younger than the last look, and claimed from
-        self.new_inventory('other').create_pool(
-            name='young', network_id='young', subnet_id='younger',
-            cidr='10.9.0.0/24', ranges=[(base.ip('10.9.0.9'),) * 2])
-        self.claim(subnet='younger')
-        self.assertTrue(inventory.may_have_pool(network_id='young'))
-
 
 class TestClocks(base.TestCase):
 

@@ -27,6 +27,8 @@ from tests.unit import base
 from tests.unit.neutron import case
 from tests.unit.neutron import harness
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import database
+from vmip_plugin.inventory import known
 from vmip_plugin.inventory import records
 from vmip_plugin.neutron import ipam
 from vmip_plugin.neutron import shared
@@ -476,7 +478,7 @@ class TestAway(case.NeutronTestCase):
         self.away()
         status, body = self.post(network, 'req-2')
         self.assertEqual(503, status)
-        self.assertEqual('ServiceUnavailable', body['NeutronError']['type'])
+        self.assertEqual('InventoryAway', body['NeutronError']['type'])
         # and nobody else suffers
         self.assertEqual(201, self.post(other)[0])
 
@@ -506,6 +508,30 @@ class TestDriver(case.NeutronTestCase):
             ipam.VmipSubnet, 'allocate', ZeroDivisionError))
         self.assertEqual(2, len(ours.get_subnet(subnet).bulk_allocate(
             ipam.ipam_req.BulkAddressRequest(2))))
+
+    def test_network_without_pool_asks_nothing(self) -> None:
+        """So it waits for nothing where the database is silent."""
+        self.one()
+        other = harness.network()
+        self.subnet(other, '10.9.0.0/24')
+        self.subnet(other, '10.9.1.0/24')
+        self.got(other)
+        asked: list[object] = []
+
+        def guarded(database: object) -> Any:
+            asked.append(database)
+            raise exceptions.InventoryUnavailable
+
+        for where, name, value in ((database.Database, '_guarded', guarded),
+                                   (known, 'MAX_AGE', 10 ** 6)):
+            self.useFixture(fixtures.MockPatchObject(where, name, value))
+        status, body = self.post(other)
+        self.assertEqual(201, status)
+        port = body['port']['id']
+        self.assertEqual(200, harness.call('PUT', f'ports/{port}', {'port': {
+            'fixed_ips': [{'ip_address': '10.9.0.77'}]}})[0])
+        self.assertEqual(204, harness.call('DELETE', f'ports/{port}')[0])
+        self.assertEqual([], asked)
 
     def test_bulk_while_the_list_is_away(self) -> None:
         _, subnet = self.one()

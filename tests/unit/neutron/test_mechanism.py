@@ -34,6 +34,7 @@ from vmip_plugin.dhcp import breaker
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
+from vmip_plugin.inventory import known
 from vmip_plugin.inventory import records
 from vmip_plugin.neutron import mechanism
 
@@ -141,6 +142,8 @@ class TestCreate(StrictTestCase):
         self.subnet(other, '10.9.0.0/24')
         self.got(other)
         network, _ = self.one()
+        # as after that time
+        self.patch(known, 'MAX_AGE', 0)
         self.got(network)
         self.assertEqual(['10.0.0.100'], list(self.a.served()))
 
@@ -489,7 +492,7 @@ class TestRefused(StrictTestCase):
 
         self.patch(self.mechanism, '_serve', serve)
         status, body = self.post(self.network)
-        self.assertEqual((503, 'ServiceUnavailable'),
+        self.assertEqual((503, 'InventoryAway'),
                          (status, body['NeutronError']['type']))
         self.assertEqual([], harness.call('GET', 'ports')[1]['ports'])
 

@@ -18,12 +18,14 @@ from typing import Any
 from unittest import mock
 
 import fixtures
+import sqlalchemy as sa
 
 from tests.unit import base
 from tests.unit.nova import harness
 from tests.unit.nova import test_forms
 from vmip_plugin import cloud
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import models
 from vmip_plugin.inventory import records
 
 State = base.State
@@ -126,6 +128,27 @@ class TestOneProject(AdvanceTestCase):
         self.assertEqual({base.OTHER_PROJECT},
                          {line.project_id for line in self.history()})
 
+    def test_one_after_the_other(self) -> None:
+        """What others hold is counted when it is this request's turn.
+
+        SQLite lets only one write at a time anyway; other databases need
+        this to be so.
+        """
+        self.post(self.body(nic()))
+        statements: list[str] = []
+        inventory = self.app._hooks._hooks[0].plugin._inventory
+        sa.event.listen(inventory.database.engine, 'before_cursor_execute',
+                        lambda *args: statements.append(args[2]))
+        self.post(self.body(nic()))
+        waits, = (number for number, text in enumerate(statements)
+                  if text.startswith('UPDATE queues'))
+        counts = [number for number, text in enumerate(statements)
+                  if 'count(' in text]
+        self.assertLess(waits, min(counts))
+        with inventory.database.read() as session:
+            turns, = session.scalars(sa.select(models.QueueRow.turns))
+        self.assertEqual(2, turns)
+
     def test_beyond_it_ports_get_theirs(self) -> None:
         self.post(self.body(nic(), min_count=241))
         got = {self.claim(number) for number in range(241)}
@@ -180,6 +203,25 @@ class TestFewAreLeft(AdvanceTestCase):
         self.assertEqual(ACCEPTED, self.post(self.body(nic())))
         self.assertEqual(409, self.refused(nic(), min_count=2)[0])
 
+    def test_what_rests_will_not_do_before_its_time(self) -> None:
+        self.inventory.change_pool('pool', reuse_delay=100)
+        self.free(0)
+        held = self.found()[0][1]
+        self.inventory.release(held, '')
+        self.finish(str(held.address))
+        self.assertEqual(State.QUARANTINED, self.state(str(held.address)))
+        self.assertEqual(409, self.refused(nic())[0])
+        self.clock.forward(101)
+        self.assertEqual(ACCEPTED, self.post(self.body(nic())))
+        self.assertEqual(str(held.address), self.claim())
+
+    def test_what_is_still_to_be_removed_will_not_do(self) -> None:
+        """Not without proof that its holder is gone."""
+        self.free(0)
+        held = self.found()[0][1]
+        self.inventory.release(held, '', base.states.Evidence.PORT_MISSING)
+        self.assertEqual(409, self.refused(nic())[0])
+
     def test_old_address_of_the_server(self) -> None:
         """A project that holds nothing gets that one also as the last."""
         self.inventory.change_pool('pool', allocator='sticky')
@@ -192,6 +234,18 @@ class TestFewAreLeft(AdvanceTestCase):
         self.inventory.withdraw(self.reserve('x', request='r'), '')
         self.assertEqual([address], self.reserved())
         self.assertEqual([address], self.reserved())
+
+    def test_old_addresses_of_several_servers(self) -> None:
+        """The first of them may be beyond the share, not all."""
+        self.inventory.change_pool('pool', allocator='sticky')
+        for number, name in enumerate(('web-1', 'web-2', 'web-3')):
+            self.reserve(name, request=name)
+            address = self.claim(number, request=name)
+            self.inventory.release(self.row(address), '')
+            self.finish(address)
+        self.free(3)
+        self.post(self.body(nic(), min_count=3))
+        self.assertEqual(1, self.project(base.PROJECT))
 
     def reserved(self) -> list[str]:
         self.post(self.body(nic()))
@@ -219,6 +273,14 @@ class TestFewAreLeft(AdvanceTestCase):
             a.request_id for _, a in self.found(project=base.PROJECT)})
         self.assertEqual(11, self.project(base.PROJECT))
 
+    def test_reserved_by_hand_and_others(self) -> None:
+        for number in range(5):
+            self.hold(f'10.0.0.{10 + number}', f'db-{number}')
+            self.post(self.body(nic(), name=f'db-{number}'))
+        for _ in range(4):
+            self.post(self.body(nic()))
+        self.assertEqual(5 + 3, self.project(base.PROJECT))
+
     def test_reserved_by_hand_beyond_what_is_certain(self) -> None:
         self.hold('10.0.0.15', 'web-3')
         self.hold('10.0.0.16', 'web-4', base.OTHER_PROJECT)
@@ -228,6 +290,38 @@ class TestFewAreLeft(AdvanceTestCase):
             {'10.0.0.15': 'web-3', '10.0.0.17': 'web-1'},
             {str(a.address): a.server_name for _, a in self.found(
                 project=base.PROJECT) if a.request_id})
+
+
+class TestVeryMany(AdvanceTestCase):
+
+    config = '[reserve]\nproject_limit = 5\n'
+
+    def pool(self, first: str = '10.0.0.10', last: str = '10.0.9.250',
+             *args: Any, **values: Any) -> records.Pool:
+        return super().pool(first, last, '10.0.0.0/16', *args, **values)
+
+    def test_cost_is_of_what_is_reserved(self) -> None:
+        """Not of what is asked for: meanwhile others wait for their turn."""
+        self.hold('10.0.0.20', 'web-700')
+        self.hold('10.0.0.21', 'web-701', base.OTHER_PROJECT)
+        for number in range(3):
+            self.hold(f'10.0.0.{30 + number}', None, base.PROJECT)
+        self.post(self.body(nic()))
+        self.inventory.withdraw([a for _, a in self.found() if (
+            a.request_id)], '')
+        statements: list[str] = []
+        engine = self.app._hooks._hooks[
+            0].plugin._inventory.database.engine
+        sa.event.listen(engine, 'before_cursor_execute', lambda *args: (
+            statements.append(args[2])))
+        self.post(self.body(nic(), min_count=900, max_count=1000))
+        self.assertLess(len(statements), 150)
+        got = {str(a.address): a.server_name for _, a in self.found(
+            project=base.PROJECT) if a.request_id}
+        # what is reserved by hand, and five more
+        self.assertEqual(1 + 3 + 5, len(got))
+        self.assertEqual('web-700', got['10.0.0.20'])
+        self.assertNotIn('10.0.0.21', got)
 
 
 class TestNothingInAdvance(AdvanceTestCase):

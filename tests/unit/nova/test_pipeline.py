@@ -27,6 +27,7 @@ import webob
 import tests
 from tests.unit import base
 from tests.unit.nova import harness
+from vmip_plugin import exceptions
 from vmip_plugin.reclaim import tasks
 
 State = base.State
@@ -117,6 +118,17 @@ class PipelineTestCase(base.TestCase):
         else:
             request.body = body
         return request.get_response(self.app)
+
+    def test_configuration_is_broken(self) -> None:
+        """A real pipeline cannot be loaded, so nova-api does not start."""
+        (self.directory / 'wrong.conf').write_text('[reserve]\nttl = x\n')
+        for name in ('wrong', 'missing'):
+            path = self.directory / f'{name}.ini'
+            path.write_text(PIPELINES.format(
+                config_file=self.directory / f'{name}.conf'))
+            error = self.assertRaises(exceptions.ConfigError, deploy.loadapp,
+                                      f'config:{path}')
+            self.assertIn(f'{name}.conf', str(error))
 
     def held(self) -> int:
         return len(self.found())

@@ -20,6 +20,7 @@ import uuid
 from oslo_config import cfg
 import oslo_messaging
 
+from vmip_plugin import bus as vmip_bus
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.cmd.manage.doctor import bus
 from vmip_plugin.cmd.manage.doctor import point
@@ -160,8 +161,10 @@ def _same_broker(sections: Sections, path: str, conf: cfg.ConfigOpts,
     except exceptions.ConfigError:
         return      # the point "bus" tells it
     try:
+        vmip_bus.check_url(path, theirs)
         url = oslo_messaging.TransportURL.parse(conf, theirs or 'rabbit:')
-    except (oslo_messaging.MessagingException, ValueError):
+    except (exceptions.ConfigError, oslo_messaging.MessagingException,
+            ValueError):
         return      # the service itself tells it
     where = [_brokers(found) for found in (url, own)]
     if theirs and not where[0] & where[1]:
