@@ -31,6 +31,7 @@ from vmip_plugin.cmd.manage import paste
 from vmip_plugin import conf as vmip_conf
 from vmip_plugin.inventory import database
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 from vmip_plugin.reclaim import tasks
 
 #: asks nobody outside
@@ -67,6 +68,8 @@ NOVA = NEUTRON.replace('ipam_driver = vmip', '') + '''\
 notification_format = both
 '''
 ML2 = '[ml2]\nmechanism_drivers = openvswitch,vmip\n'
+
+WaitingFor = states.WaitingFor
 
 
 class DoctorTestCase(test_manage.ManageTestCase):
@@ -295,10 +298,29 @@ class TestHere(DoctorTestCase):
         work, = self.inventory.work(limit=10, port_ids=[base.port_id(1)])
         self.inventory.work_failed(work, 'full', 30)
         self.assertIn('after 1 tries: full', self.one('work', 'WARNING'))
+        self.clock.forward(30)
+        work, = self.inventory.work()
+        self.inventory.wait([work], WaitingFor.LEASE, 'a lease', 30)
+        self.assertIn('since 20', self.one('work', 'WARNING'))
         self.clock.forward(100)
         said = self.one('work', 'FAIL')
         self.assertIn('since 70 seconds', said)
         self.assertIn('start vmip-reclaimer', said)
+
+    def test_work_that_answers_on_the_wire(self) -> None:
+        addresses = [self.claim(n, request=f'req-{n}') for n in range(1, 12)]
+        self.inventory.release_ports(
+            [base.port_id(n) for n in range(1, 12)], 'x')
+        self.clock.forward(5)
+        self.inventory.wait(self.inventory.work(), WaitingFor.WIRE,
+                            'answers', 60)
+        rows = [row for row in self.look('work') if row[2] == 'WARNING']
+        self.assertEqual(10, len(rows))
+        for address, row in zip(addresses, rows, strict=False):
+            self.assertIn(f'{address} is given to nobody: it answers on the '
+                          'wire since', row[3])
+            self.assertIn('ip neighbour show', row[4])
+        self.assertIn('the same of 1 others', rows[-1][3])
 
     def test_reclaimer(self) -> None:
         rows = self.look('reclaimer', code=1)
