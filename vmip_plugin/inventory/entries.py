@@ -256,7 +256,8 @@ def _work(entry: models.HostEntryRow, row: Row) -> records.Work:
         withdrawn=left and entry.mac == row.mac, attempts=entry.attempts,
         server_id=None if left else row.server_id,
         port_id=None if left else row.port_id, error=entry.error,
-        wanted_at=entry.wanted_at)
+        wanted_at=entry.wanted_at,
+        evidence=None if left else row.evidence)
 
 
 def _as_read(work: Sequence[records.Work]) -> Any:

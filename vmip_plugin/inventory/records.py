@@ -80,6 +80,7 @@ class Address:
     gone_since: datetime.datetime | None
     evidence: str | None
     answered_at: datetime.datetime | None
+    loss_confirmed_until: datetime.datetime | None
     hold_name: str | None
     hold_project: str | None
     hold_until: datetime.datetime | None
@@ -112,7 +113,37 @@ class Held:
     state: str
     mac: str | None
     server_id: str | None
+    confirmed_until: datetime.datetime | None
+    pool_id: str
     network_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Witness:
+    """A holder of an address that must be there, as far as is known."""
+
+    port_id: str
+    server_id: str | None
+    project_id: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """How much of a pool is lost without Neutron's own word.
+
+    :param used: addresses in use, the missing ones among them.
+    :param missing: of these, how many ports Neutron did not show lately.
+    :param confirmed: how many of the missing an operator has confirmed.
+    :param released: how many were released in the last
+        :data:`vmip_plugin.inventory.losses.WINDOW`.
+    """
+
+    pool_id: str
+    pool: str
+    used: int
+    missing: int
+    confirmed: int
+    released: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +186,8 @@ class Work:
     :param port_id: the same of the port.
     :param error: why the last try failed.
     :param wanted_at: since when that is wanted; None: not known.
+    :param evidence: while its address is ``releasing``, what shows that the
+        holder is gone.
     """
 
     id: int
@@ -171,6 +204,7 @@ class Work:
     port_id: str | None
     error: str | None
     wanted_at: datetime.datetime | None = None
+    evidence: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
