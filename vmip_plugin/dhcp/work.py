@@ -40,6 +40,7 @@ from vmip_plugin.inventory import api
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
 from vmip_plugin import metrics
+from vmip_plugin.openstack import presence
 from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
@@ -383,23 +384,28 @@ class Worker:
         return sift(entries)
 
     def _gone(self, work: Sequence[records.Work]) -> list[records.Work]:
-        """Ask Neutron which released addresses' ports are really gone."""
-        port_ids = sorted({item.port_id for item in work if item.port_id})
+        """Return the work whose address's holder is certainly gone.
+
+        That was found out when it was released, unless Neutron's transaction
+        was still open then.
+        """
+        undecided = [item for item in work if item.port_id
+                     and item.evidence is None]
+        verdicts = {}
         try:
-            there = ({(port.id, address)
-                      for port in self._cloud.these_ports(port_ids)
-                      for _, address in port.addresses}
-                     if port_ids else set())
+            verdicts = self._judge(undecided)
         except exceptions.CloudUnavailable as exc:
-            waiting = [item for item in work if item.port_id]
             LOG.warning('%d released addresses have to wait: %s',
-                        len(waiting), exc)
-            self._inventory.put_off(waiting, str(exc), self._delay)
-            return [item for item in work if not item.port_id]
+                        len(undecided), exc)
+            self._inventory.put_off(undecided, str(exc), self._delay)
+            return [item for item in work if item not in undecided]
         gone = []
         for item in work:
-            if (item.port_id, item.address) not in there:
+            verdict = verdicts.get(item)
+            if verdict is None or verdict.gone:
                 gone.append(item)
+            elif not verdict.here:
+                self._inventory.put_off([item], verdict.reason, self._delay)
             elif item.attempts >= KEEP_AFTER:
                 LOG.warning('Port %s still has %s: its release is taken back',
                             item.port_id, item.address)
@@ -408,6 +414,18 @@ class Worker:
                 self._inventory.work_failed(
                     item, 'Neutron still has the port', delay=2)
         return gone
+
+    def _judge(self, work: Sequence[records.Work],
+               ) -> dict[records.Work, presence.Verdict]:
+        if not work:
+            return {}
+        networks = {pool.id: pool.network_id
+                    for pool, _ in self._inventory.pools()}
+        return dict(zip(work, presence.Look(
+            self._cloud, self._inventory).judge([
+                presence.Holder(item.address, networks.get(item.pool_id, ''),
+                                item.port_id, item.server_id, reported=True)
+                for item in work]), strict=True))
 
     def _without_leases(
             self, driver: base.DHCPDriver, work: Sequence[records.Work],

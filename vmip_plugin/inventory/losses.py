@@ -25,6 +25,7 @@ from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
 from vmip_plugin.inventory import transactions
+from vmip_plugin import types
 
 Row = models.AddressRow
 Loss = models.LossRow
@@ -98,7 +99,7 @@ class Losses(transactions.Transactions):
 
     def witnesses(self, network_id: str | None, limit: int,
                   without: Collection[str] = (),
-                  not_of: str | None = None) -> list[records.Witness]:
+                  not_of: str | None = None) -> list[types.Witness]:
         """Return holders of addresses that nobody has missed so far.
 
         :param network_id: of the pools; None: of any.
@@ -118,7 +119,7 @@ class Losses(transactions.Transactions):
         query = query.order_by(Row.changed_at, Row.id).limit(
             limit + len(without))
         with self.database.read() as session:
-            return [records.Witness(port_id, server_id, project_id)
+            return [types.Witness(port_id, server_id, project_id)
                     for port_id, server_id, project_id
                     in session.execute(query).tuples()
                     if port_id not in without][:limit]
@@ -139,7 +140,7 @@ class Losses(transactions.Transactions):
             inside = [one for one in found
                       if within.position(one[0]) is not None]
             held = set(session.scalars(sa.select(Row.address).where(
-                Row.pool_id == pool.id, Row.state != states.State.FREE,
+                Row.pool_id == pool.id, Row.state.not_in(states.VACANT),
                 Row.address.in_([address for address, _ in inside]))))
         yield from (one for one in inside if one[0] not in held)
 
@@ -157,7 +158,7 @@ class Losses(transactions.Transactions):
         row = session.scalars(sa.select(Row).where(
             Row.pool_id == pool.id,
             Row.address == found.address)).one_or_none()
-        if row is not None and row.state != states.State.FREE:
+        if row is not None and row.state not in states.VACANT:
             return False
         pools.adopt(session, pool, [found])
         return True

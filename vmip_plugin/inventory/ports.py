@@ -334,6 +334,10 @@ class Ports(transactions.Transactions):
         return self._held(None, Row.port_id.is_(None),
                           Row.changed_at < before)
 
+    def held_by_ports(self, port_ids: Sequence[str]) -> list[records.Held]:
+        """Return the addresses in use that these ports have."""
+        return list(self._held(Row.port_id, Row.port_id.in_(port_ids)))
+
     def held_by_servers(self, server_ids: Sequence[str],
                         ) -> list[records.Held]:
         """Return the addresses that ports of these servers have."""

@@ -119,15 +119,6 @@ class Held:
 
 
 @dataclasses.dataclass(frozen=True)
-class Witness:
-    """A holder of an address that must be there, as far as is known."""
-
-    port_id: str
-    server_id: str | None
-    project_id: str | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Loss:
     """How much of a pool is lost without Neutron's own word.
 

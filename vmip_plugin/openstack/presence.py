@@ -32,18 +32,19 @@ What cannot be asked frees nothing.
 from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 from typing import Protocol
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
-from oslo_log import log as logging
 
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
-from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
 from vmip_plugin import types
 
-LOG = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    # the agents have no inventory, and need not load its database for this
+    from vmip_plugin.inventory import records
 
 Evidence = states.Evidence
 
@@ -62,7 +63,7 @@ class Witnesses(Protocol):
 
     def witnesses(self, network_id: str | None, limit: int,
                   without: Collection[str] = (),
-                  not_of: str | None = None) -> list[records.Witness]:
+                  not_of: str | None = None) -> list[types.Witness]:
         """Return holders of addresses that nobody has missed so far.
 
         :param network_id: on this network; None: on any.
@@ -74,12 +75,12 @@ class Witnesses(Protocol):
 class Known:
     """Witnesses that somebody knows without an inventory."""
 
-    def __init__(self, found: Sequence[records.Witness] = ()) -> None:
+    def __init__(self, found: Sequence[types.Witness] = ()) -> None:
         self._found = found
 
     def witnesses(self, network_id: str | None, limit: int,
                   without: Collection[str] = (),
-                  not_of: str | None = None) -> list[records.Witness]:
+                  not_of: str | None = None) -> list[types.Witness]:
         """Return those of any network, as :class:`Witnesses` says."""
         return [one for one in self._found
                 if one.port_id not in without][:limit]
@@ -93,6 +94,9 @@ class Holder:
     :param port_id: None where no port is known.
     :param server_id: None where it is no server's.
     :param confirmed: an operator says that the port is really gone.
+    :param reported: Neutron's IPAM driver gave the address back, in a
+        transaction of which it is not known that it was committed. If the
+        port is gone, it was.
     """
 
     address: types.Address
@@ -100,9 +104,10 @@ class Holder:
     port_id: str | None
     server_id: str | None
     confirmed: bool = False
+    reported: bool = False
 
     @classmethod
-    def of(cls, held: records.Held) -> 'Holder':
+    def of(cls, held: 'records.Held') -> 'Holder':
         """Return the holder of an address of the inventory."""
         until = held.confirmed_until
         return cls(held.address, held.network_id, held.port_id,
@@ -173,6 +178,11 @@ class Look:
                 'is others\' would look deleted: nothing is released')
         self._sees_all = True
 
+    @property
+    def asked(self) -> int:
+        """Of how many servers Nova has been asked."""
+        return len(self._servers)
+
     def judge(self, holders: Sequence[Holder]) -> list[Verdict]:
         """Tell of each holder whether it is gone.
 
@@ -209,9 +219,7 @@ class Look:
         """Judge a holder whose port Neutron does not list."""
         self.see_all()
         if not self._has_network(one.network_id):
-            return _unknown(
-                f'Neutron does not have network {one.network_id}: does '
-                '[cloud] name the right cloud and region?')
+            return _unknown(_no_network(one.network_id))
         port = self._cloud.port(one.port_id) if one.port_id else next(
             self._cloud.ports_with(one.network_id, [one.address]), None)
         if has(port, one.address):
@@ -223,7 +231,9 @@ class Look:
                            f'port {port.id} does not have the address')
         evidence = Evidence.PORT_MISSING
         what = f'port {one.port_id or "unknown"}'
-        if one.server_id is not None:
+        if one.reported:
+            evidence = Evidence.COMMITTED
+        elif one.server_id is not None:
             try:
                 status = self.server(one.server_id)
             except exceptions.CloudUnavailable as exc:
@@ -234,37 +244,47 @@ class Look:
                 return _unknown(f'Neutron does not have {what}, but server '
                                 f'{one.server_id} is {status}')
             evidence = Evidence.SERVER_DELETED
-            what = f'server {one.server_id} and {what}'
-        doubt = self._doubt(one, evidence, candidates)
+            what = f'server {one.server_id} is deleted, and {what}'
+        doubt = self.doubt(one.network_id, evidence, candidates,
+                           one.confirmed)
         return _unknown(doubt) if doubt else Verdict(
-            False, evidence, f'{what} {"are" if one.server_id else "is"} '
-            'gone')
+            False, evidence, f'{what} is gone')
 
     def _has_network(self, network_id: str) -> bool:
         if network_id not in self._networks:
             self._networks[network_id] = self._cloud.has_network(network_id)
         return self._networks[network_id]
 
-    def _doubt(self, one: Holder, evidence: Evidence,
-               candidates: Collection[str]) -> str | None:
-        """Return why this Neutron's 404 is not believed; None: it is."""
-        if one.network_id in self._sound:
+    def doubt(self, network_id: str, evidence: Evidence,
+              candidates: Collection[str] = (),
+              confirmed: bool = False) -> str | None:
+        """Return why Neutron's 404 of a port is not believed; None: it is.
+
+        :param candidates: ids of ports that are no witnesses.
+        :param confirmed: an operator says that the port is really gone.
+        :raises CloudUnavailable: Neutron gave no usable answer, or the APIs
+            do not show everything.
+        """
+        self.see_all()
+        if network_id in self._sound:
             return None
+        if not self._has_network(network_id):
+            return _no_network(network_id)
         if self._project is None:
             self._project = self._cloud.project_id()
-        found = (self._source.witnesses(one.network_id, _WITNESSES,
-                                        candidates, self._project)
+        found = (self._source.witnesses(network_id, _WITNESSES, candidates,
+                                        self._project)
                  or self._source.witnesses(None, _WITNESSES, candidates,
                                            self._project))
         others = [w for w in found if w.project_id != self._project] or found
         if any(self._cloud.these_ports([w.port_id for w in others])):
-            self._sound.add(one.network_id)
+            self._sound.add(network_id)
             return None
         if others:
             return (f'Neutron shows none of {len(others)} other ports that '
                     'must be there: does [cloud] name the right cloud and '
                     'region, and has this Neutron its data?')
-        if evidence is Evidence.SERVER_DELETED or one.confirmed:
+        if evidence is not Evidence.PORT_MISSING or confirmed:
             return None
         return ('no other port is left in use that would show that this '
                 'Neutron has its data: see "vmip-manage reclaim confirm"')
@@ -315,8 +335,8 @@ def has(port: vmip_cloud.Port | None, address: types.Address) -> bool:
     return port is not None and any(address == a for _, a in port.addresses)
 
 
-def blown(conf: cfg.ConfigOpts, losses: Sequence[records.Loss],
-          more: Mapping[str, int] | None = None) -> dict[str, records.Loss]:
+def blown(conf: cfg.ConfigOpts, losses: Sequence['records.Loss'],
+          more: Mapping[str, int] | None = None) -> dict[str, 'records.Loss']:
     """Return the pools whose fuse is blown, by id.
 
     Of these nothing is released without Neutron's own word
@@ -337,13 +357,18 @@ def blown(conf: cfg.ConfigOpts, losses: Sequence[records.Loss],
     return found
 
 
-def why_blown(loss: records.Loss) -> str:
+def why_blown(loss: 'records.Loss') -> str:
     """Tell people of a blown fuse."""
     return (f'{loss.missing} of {loss.used} addresses in use of pool '
             f'{loss.pool} have lost their ports and {loss.released} more were '
             'released lately, and Neutron reported none of that: nothing of '
             'it is released until "vmip-manage reclaim confirm '
             f'{loss.pool}" says that it is right')
+
+
+def _no_network(network_id: str) -> str:
+    return (f'Neutron does not have network {network_id}: does [cloud] name '
+            'the right cloud and region?')
 
 
 def _unknown(reason: str) -> Verdict:

@@ -50,7 +50,7 @@ class HandlerTestCase(base.TestCase):
         self.cloud = fakes.Cloud()
         self.driver = fakes.Server('a')
         self.handler = handler.Handler(
-            self.inventory, work.Worker(
+            self.conf, self.inventory, work.Worker(
                 self.conf, self.inventory, {'a': self.driver}, self.cloud,
                 None), self.cloud)
 
