@@ -126,6 +126,13 @@ class Cloud(cloud.Cloud):
         del self.servers[base.server_id(number)]
         self.deleted[base.server_id(number)] = clock.now()
 
+    def delete_all(self) -> None:
+        """Delete all servers and their ports."""
+        for port in self.known.values():
+            self.servers.pop(port.device_id, None)
+            self.deleted[port.device_id] = clock.now()
+        self.known.clear()
+
     def server_status(self, server_id: str) -> str | None:
         self._ask(f'server {server_id}')
         return self.servers.get(server_id)

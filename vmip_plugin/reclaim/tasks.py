@@ -57,8 +57,6 @@ FIRST_LOOK = datetime.timedelta(hours=1)
 #: Most addresses of which one pass notes that their port is missing; enough
 #: for a whole cloud, so that the fuse counts all of them.
 MOST_NOTED = 100_000
-#: Most servers without their port's delete that one pass asks Nova about.
-_MOST_ASKED = 100
 #: Ports that the inventory is asked about in one go.
 _PORTS = 500
 #: Addresses or servers that are asked about in one go.
@@ -436,12 +434,13 @@ class Reclaimer:
                     for address in _addresses(port)}
                 yield from ((h, ports.get(h.address)) for h in held)
 
-    def _noting_unknown(self, ports: Iterator[vmip_cloud.Port],
+    def _noting_unknown(self, ports: Iterable[vmip_cloud.Port],
                         subnets: Collection[str],
                         unknown: list[tuple[str, types.Address, str]],
                         ) -> Iterator[vmip_cloud.Port]:
         """Yield ports; note those whose addresses the inventory lacks."""
-        while some := list(itertools.islice(ports, _PORTS)):
+        rest = iter(ports)
+        while some := list(itertools.islice(rest, _PORTS)):
             by_subnet: dict[str, list[tuple[types.Address, str]]] = {}
             for port in some:
                 for subnet_id, address in port.addresses:
@@ -584,7 +583,8 @@ class Reclaimer:
 
     def _is_deleted(self, look: presence.Look, server_id: str | None) -> bool:
         """Tell whether Nova is known to have deleted a server."""
-        if server_id is None or look.asked >= _MOST_ASKED:
+        if (server_id is None
+                or look.asked >= self._conf.reclaimer.max_releases):
             return False
         try:
             return look.server(server_id) == presence.DELETED
