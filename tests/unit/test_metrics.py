@@ -286,7 +286,7 @@ class TestTasks(MetricsTestCase):
         self.reserve('web', request='req-2')
         self.cloud.delete(1)
         self.clock.forward(700)
-        for task in ('ports', 'work'):
+        for task in ('ports', 'work', 'expiry'):
             self.run_task(task)
         self.clock.forward(60)
         self.run_task('confirm')

@@ -173,9 +173,9 @@ class Look:
             raise exceptions.CloudUnavailable(str(exc)) from exc
         if not self._cloud.sees_all_projects():
             raise exceptions.CloudUnavailable(
-                'Nova and Neutron do not show everything to the [cloud] user '
-                '(their policies do not take it for an admin), so that what '
-                'is others\' would look deleted: nothing is released')
+                'Nova and Neutron do not show everything to the [cloud] user: '
+                'by their policies it is no admin, and what others own would '
+                'look deleted; nothing is released')
         self._sees_all = True
 
     @property

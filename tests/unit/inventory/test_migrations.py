@@ -75,7 +75,7 @@ ROWS_0002: dict[str, list[dict[str, Any]]] = {
 
 #: Revision 0003 brought a table that only vmip-reclaimer writes.
 ROWS = {'0001': ROWS_0001, '0002': ROWS_0002, '0003': ROWS_0002,
-        '0004': ROWS_0002}
+        '0004': ROWS_0002, '0005': ROWS_0002}
 
 
 class TestMigrations(base.TestCase):

@@ -12,6 +12,7 @@
 
 """Clouds that answer wrongly about many servers, over HTTP."""
 
+import datetime
 import threading
 
 from tests import stubs
@@ -20,6 +21,7 @@ from tests.unit import fakes
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
 from vmip_plugin.notifications import event
 from vmip_plugin.notifications import handler
@@ -285,7 +287,7 @@ class TestDeletes(MassTestCase):
         self.stub.add(base.port_id(50), base.mac(50), '10.0.0.50',
                       base.SUBNET, base.NETWORK, base.server_id(50))
         self.passes(1)
-        self.assertEqual([], self.found(address=base.ip('10.0.0.50')))
+        self.assertEqual(State.FREE, self.state('10.0.0.50'))
         self.passes(2)
         row = self.row('10.0.0.50')
         self.assertEqual(
@@ -307,7 +309,7 @@ class TestDeletes(MassTestCase):
 
         self.patch(self.cloud, 'port', port)
         self.passes(2)
-        self.assertEqual([], self.found(address=base.ip('10.0.0.50')))
+        self.assertEqual(State.FREE, self.state('10.0.0.50'))
 
 
 class TestFuse(MassTestCase):
@@ -418,8 +420,7 @@ class TestFuse(MassTestCase):
         self.assertEqual(40, self.in_use())
         self.assertEqual(['pool'], self.blown())
 
-    def later(self, seconds: float) -> object:
-        from vmip_plugin.inventory import clock
+    def later(self, seconds: float) -> datetime.datetime:
         return clock.after(seconds)
 
 
@@ -464,6 +465,7 @@ class TestAway(MassTestCase):
 def deleted(number: int) -> event.Event:
     """Return what tells of the delete of a port."""
     return event.Event(
-        kind=event.Kind.PORT_DELETED, request_id='req-1',
+        kind=event.Kind.PORT_DELETED, message_id='m', emitted=None,
+        source='neutron', request_id='req-1',
         project_id=base.PROJECT, server_id=None, server_name=None,
         ports=(event.PortInfo(base.port_id(number)),))

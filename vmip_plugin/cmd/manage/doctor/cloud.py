@@ -181,20 +181,24 @@ def _brokers(url: oslo_messaging.TransportURL) -> set[str]:
 
 
 def keystone(context: point.Context) -> Iterator[Finding]:
-    cloud = context.cloud()
     try:
-        cloud.check_region()
+        context.cloud().check_region()
     except exceptions.ConfigError as exc:
         yield Finding.fail('', str(exc), 'set [cloud] region_name, then '
                            'restart the programs of vmip')
-        return
-    if cloud.sees_all_projects():
+    else:
+        yield Finding.ok()
+
+
+def rights(context: point.Context) -> Iterator[Finding]:
+    if context.cloud().sees_all_projects():
         yield Finding.ok('', 'Nova and Neutron show the [cloud] user what '
                          'all projects have')
     else:
         yield Finding.fail(
-            '', 'the [cloud] user may not see what other projects have: it '
-            'looks deleted to it, so that nothing is taken back',
+            '', 'Nova and Neutron do not show everything to the [cloud] '
+            'user: what others own looks deleted to it, so that nothing is '
+            'taken back',
             'give the user the role of context_is_admin in the policies of '
             'Nova and of Neutron, mostly: openstack role add --user USER '
             '--project PROJECT admin')
@@ -298,6 +302,9 @@ POINTS = (
         'neutron', neutron, 'see that neutron-server runs and that the '
         'catalogue has its endpoint for [cloud] region_name and interface',
         ('keystone',), cloud=True),
+    point.Point(
+        'cloud-rights', rights, 'see that Nova and Neutron answer',
+        ('nova', 'neutron'), cloud=True),
     point.Point(
         'subnets', subnets, 'see "openstack subnet show"',
         ('schema', 'neutron'), cloud=True),
