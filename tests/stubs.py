@@ -217,7 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
                   for text in query.get('fixed_ips', ())}
 
         def matches(port: dict[str, Any]) -> bool:
-            return (self.cloud.neutron_admin and port['network_id'] in query.get(
+            return (self.cloud.neutron_admin
+                    and port['network_id'] in query.get(
                 'network_id', [port['network_id']])
                 and port['mac_address'] in query.get(
                     'mac_address', [port['mac_address']])

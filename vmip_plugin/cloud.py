@@ -288,7 +288,7 @@ class Cloud:
         404 or 400 where that was deleted meanwhile. Another one of the last
         page serves as well.
         """
-        markers = list(reversed(last))[:_MARKERS] or [None]
+        markers: list[str | None] = [*reversed(last[-_MARKERS:])] or [None]
         for number, marker in enumerate(markers, 1):
             response = getattr(self._ask(), service).get(path, params={
                 **query, 'limit': PAGE,

@@ -36,7 +36,8 @@ from vmip_plugin.inventory import transactions
 
 
 class Inventory(requests.Requests, ports.Ports, entries.Entries, holds.Holds,
-                questions.Questions, history.History, runs.Runs, losses.Losses):
+                questions.Questions, history.History, runs.Runs,
+                losses.Losses):
     """The list: pools here, the rest in its parts."""
 
     @transactions.write

@@ -122,7 +122,7 @@ class Losses(transactions.Transactions):
             return [types.Witness(port_id, server_id, project_id)
                     for port_id, server_id, project_id
                     in session.execute(query).tuples()
-                    if port_id not in without][:limit]
+                    if port_id and port_id not in without][:limit]
 
     def unknown_ports(self, subnet_id: str,
                       found: Collection[tuple[Any, str]],

@@ -94,7 +94,8 @@ class Handler:
         self._cancel(look, _whose(by_server, deleted), (presence.DELETED,),
                      'server deleted')
         self._cancel(look, _whose(by_server, failed),
-                     ('ERROR', presence.DELETED), 'the server could not be built')
+                     ('ERROR', presence.DELETED),
+                     'the server could not be built')
 
     def _of_ports(self, ids: Collection[str]) -> list[records.Address]:
         return self._inventory.of_ports(list(ids)) if ids else []
