@@ -102,6 +102,13 @@ class CloudUnavailable(VmipError):
     """Nova, Neutron or Keystone gave no usable answer: nothing is known."""
 
 
+class QuestionFailed(CloudUnavailable):
+    """The API works but cannot answer this one question.
+
+    It may well answer the same question about something else.
+    """
+
+
 class DHCPError(VmipError):
     """One host entry or lease could not be written or removed."""
 

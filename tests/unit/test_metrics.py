@@ -287,7 +287,7 @@ class TestTasks(MetricsTestCase):
         self.reserve('web', request='req-2')
         self.cloud.delete(1)
         self.clock.forward(700)
-        for task in ('ports', 'work'):
+        for task in ('ports', 'work', 'expiry'):
             self.run_task(task)
         self.clock.forward(60)
         self.run_task('confirm')
@@ -310,7 +310,8 @@ class TestTasks(MetricsTestCase):
     def test_released_by_a_notification(self) -> None:
         self.cloud.add(1, self.claim(1))
         self.cloud.delete(1)
-        target = handler.Handler(self.inventory, self.worker, self.cloud)
+        target = handler.Handler(self.conf, self.inventory, self.worker,
+                                 self.cloud)
         event = listener.NORMALISERS['port.delete.end'](
             {}, 'network.x', 'port.delete.end',
             {'port_id': base.port_id(1)}, {'message_id': str(uuid.uuid4())})

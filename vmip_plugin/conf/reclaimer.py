@@ -41,6 +41,16 @@ OPTS = [
     cfg.IntOpt(
         'max_releases', default=100, min=1,
         help='Most addresses taken for deleted in one pass.'),
+    cfg.IntOpt(
+        'fuse_addresses', default=10, min=0,
+        help='Where more addresses of a pool than this, and more than '
+             'fuse_percent of those in use there, have lost their ports '
+             'within an hour and Neutron itself did not report it, nothing '
+             'of that pool is released until "vmip-manage reclaim confirm".'),
+    cfg.IntOpt(
+        'fuse_percent', default=20, min=0, max=100,
+        help='Share of the addresses in use of a pool, in percent: see '
+             'fuse_addresses. 100: there is no such limit.'),
     cfg.BoolOpt(
         'dry_run', default=False,
         help='Only log what is found out by comparing: no address is '

@@ -44,6 +44,7 @@ from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
 from vmip_plugin import metrics
+from vmip_plugin.openstack import presence
 from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
@@ -456,27 +457,30 @@ class Worker:
         return sift(entries)
 
     def _gone(self, work: Sequence[records.Work]) -> list[records.Work]:
-        """Ask Neutron which released addresses' ports are really gone."""
-        asked = [item for item in work if item.port_id
-                 # Neutron itself gave the address back
-                 and item.evidence is not states.Evidence.COMMITTED]
-        port_ids = sorted({item.port_id for item in asked if item.port_id})
+        """Return the work whose address's holder is certainly gone.
+
+        That was found out when it was released, unless Neutron's transaction
+        was still open then.
+        """
+        undecided = [item for item in work if item.port_id
+                     and item.evidence is None]
+        verdicts = {}
         try:
-            there = ({(port.id, address)
-                      for port in self._cloud.these_ports(port_ids)
-                      for _, address in port.addresses}
-                     if port_ids else set())
+            verdicts = self._judge(undecided)
         except exceptions.CloudUnavailable as exc:
             LOG.warning('%d released addresses have to wait: %s',
-                        len(asked), exc)
-            self._defer(asked, WaitingFor.CLOUD, str(exc))
-            return [item for item in work if item not in asked]
-        if any(item.waiting_for is WaitingFor.CLOUD for item in asked):
+                        len(undecided), exc)
+            self._defer(undecided, WaitingFor.CLOUD, str(exc))
+            return [item for item in work if item not in undecided]
+        if any(item.waiting_for is WaitingFor.CLOUD for item in undecided):
             self._inventory.expedite(WaitingFor.CLOUD)
         gone = []
         for item in work:
-            if item not in asked or (item.port_id, item.address) not in there:
+            verdict = verdicts.get(item)
+            if verdict is None or verdict.gone:
                 gone.append(item)
+            elif not verdict.here:
+                self._defer([item], WaitingFor.CLOUD, verdict.reason)
             elif _waited(item, WaitingFor.PORT) >= KEEP_AFTER:
                 LOG.warning('Port %s still has %s: its release is taken back',
                             item.port_id, item.address)
@@ -486,6 +490,18 @@ class Worker:
                     [item], WaitingFor.PORT, 'Neutron still has the port',
                     PORT_WAIT)
         return gone
+
+    def _judge(self, work: Sequence[records.Work],
+               ) -> dict[records.Work, presence.Verdict]:
+        if not work:
+            return {}
+        networks = {pool.id: pool.network_id
+                    for pool, _ in self._inventory.pools()}
+        return dict(zip(work, presence.Look(
+            self._cloud, self._inventory).judge([
+                presence.Holder(item.address, networks.get(item.pool_id, ''),
+                                item.port_id, item.server_id, reported=True)
+                for item in work]), strict=True))
 
     def _without_leases(
             self, driver: base.DHCPDriver, work: Sequence[records.Work],

@@ -172,6 +172,8 @@ class AddressRow(Base):
     evidence: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
     #: when the address last answered on the wire although its holder is gone
     answered_at: orm.Mapped[datetime.datetime | None]
+    #: until when an operator's word counts that the missing port is gone
+    loss_confirmed_until: orm.Mapped[datetime.datetime | None]
     #: a reservation by hand, kept when its server goes; the name '' is for
     #: any server of the project
     hold_name: orm.Mapped[str | None] = orm.mapped_column(
@@ -266,6 +268,19 @@ class QueueRow(Base):
         sa.Integer, primary_key=True, autoincrement=False)
     #: changes with every turn
     turns: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+
+
+class LossRow(Base):
+    """A release that Neutron itself did not report, for the fuse."""
+
+    __tablename__ = 'losses'
+    __table_args__ = (
+        sa.Index('ix_losses_pool_id_at', 'pool_id', 'at'),
+        Base.__table_args__)
+
+    id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
+    pool_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    at: orm.Mapped[datetime.datetime]
 
 
 class TaskRow(Base):

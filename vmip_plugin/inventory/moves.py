@@ -38,7 +38,7 @@ Row = models.AddressRow
 
 NOBODY: dict[str, Any] = {
     **dict.fromkeys(states.HOLDER), 'expires_at': None, 'gone_since': None,
-    'evidence': None, 'answered_at': None}
+    'evidence': None, 'answered_at': None, 'loss_confirmed_until': None}
 HOLD = ('hold_name', 'hold_project', 'hold_until')
 NO_HOLD: dict[str, Any] = dict.fromkeys(HOLD)
 

@@ -23,6 +23,7 @@ from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import entries
 from vmip_plugin.inventory import history
+from vmip_plugin.inventory import losses
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
 from vmip_plugin.inventory import picking
@@ -387,6 +388,10 @@ class Ports(transactions.Transactions):
         return self._held(None, Row.port_id.is_(None),
                           Row.changed_at < before)
 
+    def held_by_ports(self, port_ids: Sequence[str]) -> list[records.Held]:
+        """Return the addresses in use that these ports have."""
+        return list(self._held(Row.port_id, Row.port_id.in_(port_ids)))
+
     def held_by_servers(self, server_ids: Sequence[str],
                         ) -> list[records.Held]:
         """Return the addresses that ports of these servers have."""
@@ -409,7 +414,8 @@ class Ports(transactions.Transactions):
         order = (Row.id,) if by is None else (by, Row.id)
         query: Any = sa.select(
             Row.id, Row.generation, Row.address, Row.port_id, Row.gone_since,
-            Row.state, Row.mac, Row.server_id, Row.pool_id).where(
+            Row.state, Row.mac, Row.server_id, Row.loss_confirmed_until,
+            Row.pool_id).where(
                 Row.state.in_(states.IN_USE), *where).order_by(
                     *order).limit(_PAGE)
         if by is not None:
@@ -425,8 +431,8 @@ class Ports(transactions.Transactions):
                 transactions.beyond(order, after))
             with self.database.read() as session:
                 # a pool may be younger than the look at all of them
-                found = [records.Held(*(*values, networks.get(pool_id, '')))
-                         for *values, pool_id in session.execute(page)]
+                found = [records.Held(*(*values, networks.get(values[-1], '')))
+                         for values in session.execute(page).tuples()]
             yield from found
             if len(found) < _PAGE:
                 return
@@ -442,7 +448,7 @@ class Ports(transactions.Transactions):
         session.execute(
             sa.update(Row).where(sa.tuple_(Row.id, Row.generation).in_(
                 [(h.id, h.generation) for h in held]))
-            .values(gone_since=since)
+            .values(gone_since=since, loss_confirmed_until=None)
             .execution_options(synchronize_session=False))
 
     @transactions.write
@@ -661,8 +667,9 @@ def _release(session: orm.Session, row: Row, reason: str,
              holder: dict[str, Any] | None = None) -> bool:
     if State(row.state) not in states.IN_USE:
         return False
+    losses.note(session, row, evidence)
     values: dict[str, Any] = {
-        'gone_since': None, 'answered_at': None,
+        'gone_since': None, 'loss_confirmed_until': None, 'answered_at': None,
         'evidence': evidence and evidence.value, **(holder or {})}
     if row.server_name is not None:
         values.update(former_name=row.server_name,

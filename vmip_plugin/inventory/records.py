@@ -81,6 +81,7 @@ class Address:
     gone_since: datetime.datetime | None
     evidence: str | None
     answered_at: datetime.datetime | None
+    loss_confirmed_until: datetime.datetime | None
     hold_name: str | None
     hold_project: str | None
     hold_until: datetime.datetime | None
@@ -113,7 +114,28 @@ class Held:
     state: str
     mac: str | None
     server_id: str | None
+    confirmed_until: datetime.datetime | None
+    pool_id: str
     network_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """How much of a pool is lost without Neutron's own word.
+
+    :param used: addresses in use, the missing ones among them.
+    :param missing: of these, how many ports Neutron did not show lately.
+    :param confirmed: how many of the missing an operator has confirmed.
+    :param released: how many were released in the last
+        :data:`vmip_plugin.inventory.losses.WINDOW`.
+    """
+
+    pool_id: str
+    pool: str
+    used: int
+    missing: int
+    confirmed: int
+    released: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,9 +81,16 @@ ROWS_0005: dict[str, list[dict[str, Any]]] = {
         'host_entries': {'wanted_at': 8},
     }.get(table, {})} for row in rows] for table, rows in ROWS_0002.items()}
 
+#: With the column of revision 0006.
+ROWS_0006: dict[str, list[dict[str, Any]]] = {
+    table: [{**row, **{
+        'addresses': {'loss_confirmed_until': None},
+    }.get(table, {})} for row in rows] for table, rows in ROWS_0005.items()}
+
 #: Revision 0003 brought a table that only vmip-reclaimer writes.
 ROWS = {'0001': ROWS_0001, '0002': ROWS_0002, '0003': ROWS_0002,
-        '0004': ROWS_0002, '0005': ROWS_0005, '0007': ROWS_0005}
+        '0004': ROWS_0002, '0005': ROWS_0005, '0006': ROWS_0006,
+        '0007': ROWS_0006}
 
 
 class TestMigrations(base.TestCase):

@@ -209,7 +209,7 @@ class TestHere(DoctorTestCase):
         self.assertNotIn('connection', said)     # SQLite's has no password
         self.assertNotIn('bus-secret', said)
         self.config.chmod(0o662)
-        self.assertIn('chmod o-w', self.one('rights', 'FAIL'))
+        self.assertIn('chmod o-w', self.one('cloud-rights', 'FAIL'))
         self.configure(DEFAULT='debug = false')
         self.config.chmod(0o644)
         self.one('rights', 'OK')
@@ -374,7 +374,7 @@ class TestFiles(DoctorTestCase):
         for path in self.files.values():
             path.unlink()
         rows = self.look('nova-api', 'neutron-server', 'notifications')
-        self.assertEqual(['NOT CHECKED'] * 4, [row[2] for row in rows])
+        self.assertEqual(['NOT CHECKED'] * 5, [row[2] for row in rows])
 
     def test_not_enabled(self) -> None:
         self.write('api-paste.ini', PASTE)
@@ -502,7 +502,7 @@ class TestFiles(DoctorTestCase):
 
 class TestCloud(DoctorTestCase):
 
-    names = ('keystone', 'nova', 'neutron', 'subnets')
+    names = ('keystone', 'nova', 'neutron', 'cloud-rights', 'subnets')
 
     def setUp(self) -> None:
         super().setUp()
@@ -523,15 +523,23 @@ class TestCloud(DoctorTestCase):
     def test_no_cloud(self) -> None:
         self.stub.failing = 0
         rows = self.look(*self.names, options=('--no-cloud',))
-        self.assertEqual(['NOT CHECKED'] * 4, [row[2] for row in rows])
+        self.assertEqual(['NOT CHECKED'] * 5, [row[2] for row in rows])
         self.assertEqual(0, self.stub.asked)
 
     def test_not_admin(self) -> None:
-        self.stub.roles = ['member']
-        rows = self.look(*self.names, code=1)
-        self.assertEqual(['FAIL'] + ['NOT CHECKED'] * 3,
-                         [row[2] for row in rows])
-        self.assertIn('role admin', rows[0][3])
+        # whatever the role is called that the user has there
+        for attribute in ('neutron_admin', 'nova_admin'):
+            setattr(self.stub, attribute, False)
+            self.assertIn('do not show everything',
+                          self.one('rights', 'FAIL'))
+            setattr(self.stub, attribute, True)
+
+    def test_several_regions(self) -> None:
+        self.stub.regions = ['one', 'two']
+        self.one('keystone', 'OK')
+        self.configure(cloud=self.sections['cloud'].replace(
+            'region_name = one', ''))
+        self.assertIn('one, two', self.one('keystone', 'FAIL'))
 
     def test_no_credentials(self) -> None:
         self.configure(cloud='region_name = one')
@@ -550,7 +558,7 @@ class TestCloud(DoctorTestCase):
     def test_nova_and_neutron_are_away(self) -> None:
         self.stub.failing = 0
         rows = self.look(*self.names, code=1)
-        self.assertEqual(['OK', 'FAIL', 'FAIL', 'NOT CHECKED'],
+        self.assertEqual(['OK', 'FAIL', 'FAIL', 'NOT CHECKED', 'NOT CHECKED'],
                          [row[2] for row in rows])
 
     def test_subnets(self) -> None:

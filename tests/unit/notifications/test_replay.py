@@ -82,7 +82,8 @@ class TestReplay(base.TestCase):
         self.driver = fakes.Server('a')
         worker = work.Worker(self.conf, self.inventory, {'a': self.driver},
                              self.cloud, None)
-        self.handler = handler.Handler(self.inventory, worker, self.cloud)
+        self.handler = handler.Handler(self.conf, self.inventory, worker,
+                                       self.cloud)
         self.reclaimer = tasks.Reclaimer(self.conf, self.inventory, worker,
                                          self.cloud)
         made = stream.ports(messages)

@@ -28,6 +28,7 @@ from vmip_plugin.cmd.manage import paste
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import ranges as vmip_ranges
 from vmip_plugin.inventory import records
+from vmip_plugin.openstack import presence
 
 Finding = point.Finding
 Sections = point.Sections
@@ -190,13 +191,27 @@ def _brokers(url: oslo_messaging.TransportURL) -> set[str]:
 
 
 def keystone(context: point.Context) -> Iterator[Finding]:
+    try:
+        context.cloud().check_region()
+    except exceptions.ConfigError as exc:
+        yield Finding.fail('', str(exc), 'set [cloud] region_name, then '
+                           'restart the programs of vmip')
+    else:
+        yield Finding.ok()
+
+
+def rights(context: point.Context) -> Iterator[Finding]:
     if context.cloud().sees_all_projects():
-        yield Finding.ok('', 'the user of [cloud] has the role admin')
+        yield Finding.ok('', 'Nova and Neutron show the [cloud] user what '
+                         'all projects have')
     else:
         yield Finding.fail(
-            '', 'the user of [cloud] does not have the role admin: what '
-            'others own looks deleted to it, so that nothing is taken back',
-            'openstack role add --user USER --project PROJECT admin')
+            '', 'Nova and Neutron do not show everything to the [cloud] '
+            'user: what others own looks deleted to it, so that nothing is '
+            'taken back',
+            'give the user the role of context_is_admin in the policies of '
+            'Nova and of Neutron, mostly: openstack role add --user USER '
+            '--project PROJECT admin')
 
 
 def nova(context: point.Context) -> Iterator[Finding]:
@@ -207,6 +222,18 @@ def nova(context: point.Context) -> Iterator[Finding]:
 def neutron(context: point.Context) -> Iterator[Finding]:
     context.cloud().port(_NOBODY)
     yield Finding.ok()
+
+
+def losses(context: point.Context) -> Iterator[Finding]:
+    blown = presence.blown(context.conf, context.inventory.losses())
+    for loss in blown.values():
+        yield Finding.fail(
+            loss.pool, presence.why_blown(loss),
+            'find out whether the right cloud answers and whether Neutron '
+            'has its data; if the servers are really gone: vmip-manage '
+            f'reclaim confirm {loss.pool}')
+    if not blown:
+        yield Finding.ok()
 
 
 def subnets(context: point.Context) -> Iterator[Finding]:
@@ -286,6 +313,11 @@ POINTS = (
         'catalogue has its endpoint for [cloud] region_name and interface',
         ('keystone',), cloud=True),
     point.Point(
+        'cloud-rights', rights, 'see that Nova and Neutron answer',
+        ('nova', 'neutron'), cloud=True),
+    point.Point(
         'subnets', subnets, 'see "openstack subnet show"',
         ('schema', 'neutron'), cloud=True),
+    point.Point(
+        'losses', losses, 'see "vmip-manage reclaim status"', ('schema',)),
 )

@@ -14,14 +14,14 @@
 """What a project holds in advance; which history is old.
 
 Revision ID: 0007
-Revises: 0005
+Revises: 0006
 """
 
 from alembic import op
 import sqlalchemy as sa
 
 revision = '0007'
-down_revision = '0005'
+down_revision = '0006'
 
 _INDEXES = {'addresses': ('ix_addresses_project_id_state',
                           ['project_id', 'state']),
