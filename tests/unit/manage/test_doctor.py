@@ -209,7 +209,7 @@ class TestHere(DoctorTestCase):
         self.assertNotIn('connection', said)     # SQLite's has no password
         self.assertNotIn('bus-secret', said)
         self.config.chmod(0o662)
-        self.assertIn('chmod o-w', self.one('cloud-rights', 'FAIL'))
+        self.assertIn('chmod o-w', self.one('rights', 'FAIL'))
         self.configure(DEFAULT='debug = false')
         self.config.chmod(0o644)
         self.one('rights', 'OK')
@@ -374,7 +374,7 @@ class TestFiles(DoctorTestCase):
         for path in self.files.values():
             path.unlink()
         rows = self.look('nova-api', 'neutron-server', 'notifications')
-        self.assertEqual(['NOT CHECKED'] * 5, [row[2] for row in rows])
+        self.assertEqual(['NOT CHECKED'] * 4, [row[2] for row in rows])
 
     def test_not_enabled(self) -> None:
         self.write('api-paste.ini', PASTE)
@@ -507,6 +507,7 @@ class TestCloud(DoctorTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.pool()
+        self.stub.networks.add(base.NETWORK)
         self.subnet = self.stub.subnets[base.SUBNET] = {
             'id': base.SUBNET, 'name': 'net-a', 'cidr': '10.0.0.0/24',
             'network_id': base.NETWORK, 'gateway_ip': '10.0.0.1',
@@ -531,7 +532,7 @@ class TestCloud(DoctorTestCase):
         for attribute in ('neutron_admin', 'nova_admin'):
             setattr(self.stub, attribute, False)
             self.assertIn('do not show everything',
-                          self.one('rights', 'FAIL'))
+                          self.one('cloud-rights', 'FAIL'))
             setattr(self.stub, attribute, True)
 
     def test_several_regions(self) -> None:

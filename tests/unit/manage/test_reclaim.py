@@ -233,3 +233,19 @@ class TestStatus(ReclaimTestCase):
     def test_rehearsal_is_no_run(self) -> None:
         self.run_('reclaim', 'run', '--dry-run')
         self.assertEqual('never', self.status(1)['ports']['state'])
+
+class TestConfirm(ReclaimTestCase):
+
+    def test_confirm(self) -> None:
+        self.ports(3)
+        self.cloud.delete_all()
+        self.conf.set_override('fuse_addresses', 1, 'reclaimer')
+        self.conf.set_override('fuse_percent', 20, 'reclaimer')
+        for task in ('reservations', 'ports'):
+            self.json('reclaim', 'run', '--task', task)
+        rows = self.json('reclaim', 'confirm', 'pool', '--dry-run')
+        self.assertEqual([A, '10.0.0.11', '10.0.0.12'],
+                         [row['address'] for row in rows])
+        self.assertEqual(0, self.inventory.losses()[0].confirmed)
+        self.json('reclaim', 'confirm', 'pool', '--minutes', '5')
+        self.assertEqual(3, self.inventory.losses()[0].confirmed)
