@@ -148,7 +148,8 @@ class TestPool(ManageTestCase):
             'reuse_delay': 60, 'dhcp_servers': 'a', 'adopted': 0,
             'ranges': '10.0.0.10-10.0.0.11, 10.0.0.13-10.0.0.20'},
             self.create('--reuse-delay', '60', '--dhcp-server', 'a'))
-        self.assertEqual('', self.err)
+        self.assertEqual(
+            'nova-api and Neutron use the pool within 2 seconds\n', self.err)
         found, = self.json('pool', 'list')
         self.assertEqual(('pool', 60, 'a', 10, 0, 0), tuple(
             found[key] for key in ('name', 'reuse_delay', 'dhcp_servers',
