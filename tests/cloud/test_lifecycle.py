@@ -300,17 +300,20 @@ class TestPorts(LifecycleTestCase):
     def test_addresses_swapped(self) -> None:
         one, two = (self.network.create_port(network_id=self.network_id)
                     for _ in range(2))
-        self.addCleanup(self.network.delete_port, one)
-        self.addCleanup(self.network.delete_port, two)
         (first, subnet), (second, _) = (
             (port.fixed_ips[0]['ip_address'], port.fixed_ips[0]['subnet_id'])
             for port in (one, two))
-        for port, address in ((one, SPARE), (two, first), (one, second)):
-            self.network.update_port(port.id, fixed_ips=[
-                {'subnet_id': subnet, 'ip_address': address}])
-        self.has(first, 'claimed', None, two)
-        self.has(second, 'claimed', None, one)
-        self.free(SPARE)
+        try:
+            for port, address in ((one, SPARE), (two, first), (one, second)):
+                self.network.update_port(port.id, fixed_ips=[
+                    {'subnet_id': subnet, 'ip_address': address}])
+            self.has(first, 'claimed', None, two)
+            self.has(second, 'claimed', None, one)
+            self.free(SPARE)
+        finally:
+            # they are not the user's, whose own are deleted after the test
+            for port in (one, two):
+                self.network.delete_port(port.id)
 
     def test_own_port_made_again(self) -> None:
         port, address = self.own_port()

@@ -310,16 +310,24 @@ class Worker:
             failures = self._sift(driver.remove, batch)
             errors.update((entry.address, str(error))
                           for entry, error in failures.items())
-            # One may have been wanted since the list was read.
-            intents = self._inventory.intents(
-                driver.name, [entry.address for entry in batch])
-            if again := [entry.address for entry in batch
-                         if (intent := intents.get(entry.address))
-                         and intent.present and intent.mac == entry.mac]:
-                self._inventory.redo(driver.name, again)
+            self._wanted_again(driver, batch)
         for lost in _batches([d.address for d in news if d.wanted]):
             self._inventory.redo(driver.name, lost, only_done=True)
         return errors
+
+    def _wanted_again(self, driver: base.DHCPDriver,
+                      removed: Sequence[base.HostEntry]) -> None:
+        """Have those written anew that were wanted since the list was read.
+
+        A port may get an address back that it has just given up: the same
+        MAC, written already and noted as done by the time it is removed.
+        """
+        intents = self._inventory.intents(
+            driver.name, [entry.address for entry in removed])
+        if again := [entry.address for entry in removed
+                     if (intent := intents.get(entry.address))
+                     and intent.present and intent.mac == entry.mac]:
+            self._inventory.redo(driver.name, again)
 
     def _each(self, jobs: Mapping[str, Callable[[], int]],
               patience: float | None) -> list[int]:
@@ -425,6 +433,8 @@ class Worker:
         removed = [item for entry, item in entries.items()
                    if entry not in failures]
         self._used(driver.name, removed, failures)
+        self._wanted_again(driver, [entry for entry in entries
+                                    if entry not in failures])
         done = self._without_leases(
             driver, removed, lambda item, mac: (
                 not item.withdrawn and mac in (None, item.mac)))

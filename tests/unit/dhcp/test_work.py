@@ -93,6 +93,25 @@ class TestWorker(WorkerTestCase):
         self.assertEqual(State.FREE, self.state(A))
         self.assertEqual([('put', A), ('remove', A)], self.driver.calls)
 
+    def test_removal_is_overtaken_by_its_own_port(self) -> None:
+        """Its address was changed, and changed back meanwhile."""
+        self.serve()
+        self.inventory.release_address(base.SUBNET, ip(A), 'changed')
+        original = self.driver.remove
+
+        def remove(entries: Any) -> Any:
+            self.driver.remove = original  # type: ignore[method-assign]
+            self.claim(1, request='req-2', address=ip(A))
+            self.worker.run([base.port_id(1)], put_only=True)
+            return original(entries)
+
+        self.cloud.known.clear()
+        self.driver.remove = remove  # type: ignore[method-assign]
+        self.wait(3)
+        self.assertEqual({}, self.driver.served())
+        self.wait(0)
+        self.assertEqual({A: base.mac(1)}, self.driver.served())
+
     def test_ports_are_done_due_or_not(self) -> None:
         self.port(1)
         self.port(2)
