@@ -285,9 +285,29 @@ class Server(fixtures.Fixture):
         """Crash the server."""
         self._end(self.crashing)
 
+    def freeze(self) -> None:
+        """Stop the server where it is: it is there, and silent."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """Return the server's process and its children, which it began."""
+        if self._process is None:
+            return []
+        pid = self._process.pid
+        children = pathlib.Path(f'/proc/{pid}/task/{pid}/children')
+        return [pid, *map(int, children.read_text().split())]
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
+        # one that is frozen does not hear of its end
+        self.thaw()
         self._process.send_signal(number)
         self._process.wait(self.patience)
         self._process = None

@@ -53,8 +53,17 @@ def run(*args: str) -> str:
     return done.stdout
 
 
-def wait_for(what: Callable[[], T], timeout: float = 10) -> T:
-    """Return the first true value of ``what()`` within some seconds."""
+#: seconds after which something hangs; a busy machine has them
+PATIENCE = 60
+
+
+def wait_for(what: Callable[[], T], timeout: float = PATIENCE) -> T:
+    """Return the first true value of ``what()`` within some seconds.
+
+    By default they only end a test that fails: a busy machine has them, too.
+
+    :raises TimeoutError: there was none.
+    """
     end = time.monotonic() + timeout
     while not (value := what()):
         if time.monotonic() > end:

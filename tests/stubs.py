@@ -28,7 +28,10 @@ import uuid
 
 import fixtures
 
+#: of the user who asks
 PROJECT = uuid.UUID(int=1).hex
+#: of the ports
+TENANT = uuid.UUID(int=2).hex
 
 
 class Cloud(fixtures.Fixture):
@@ -39,6 +42,14 @@ class Cloud(fixtures.Fixture):
     :ivar roles: what the user has in the project.
     :ivar servers: status of what Nova knows, by id.
     :ivar deleted: when Nova deleted what it still can list, by id.
+    :ivar networks: ids of networks without a port.
+    :ivar neutron_admin: Neutron shows the user everything; nova_admin: the
+        same of Nova.
+    :ivar down: servers in a cell that is down.
+    :ivar builds: servers that are still build requests, first in lists.
+    :ivar regions: of the catalogue's endpoints.
+    :ivar hanging: questions to Nova wait for it.
+    :ivar before_page: called with the marker before a page is answered.
     :ivar failing: number of the question from which on all fail.
     :ivar url: where it is.
     :ivar asked: how many questions there were.
@@ -52,6 +63,14 @@ class Cloud(fixtures.Fixture):
         self.deleted: dict[str, datetime.datetime] = {}
         self.asked = 0
         self.failing: int | None = None
+        self.networks: set[str] = set()
+        self.neutron_admin = self.nova_admin = True
+        self.down: set[str] = set()
+        self.builds: list[str] = []
+        self.regions = ['one']
+        self.hanging: threading.Event | None = None
+        self.asked_nova: list[str] = []
+        self.before_page: Callable[[str | None], Any] = lambda marker: None
         self._order: dict[str, list[str]] = {}
         stub = self
 
@@ -71,9 +90,10 @@ class Cloud(fixtures.Fixture):
             network_id: str, server_id: str) -> None:
         """Make a port of a running server."""
         self._order.clear()
+        self.networks.add(network_id)
         self.servers[server_id] = 'ACTIVE'
         self.ports[port_id] = {
-            'id': port_id, 'network_id': network_id, 'project_id': PROJECT,
+            'id': port_id, 'network_id': network_id, 'project_id': TENANT,
             'mac_address': mac, 'device_id': server_id,
             'device_owner': 'compute:nova', 'status': 'ACTIVE',
             'fixed_ips': [{'subnet_id': subnet_id, 'ip_address': address}]}
@@ -126,8 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
                       for name in self.cloud.roles],
             'catalog': [{
                 'type': kind, 'name': name, 'id': name, 'endpoints': [{
-                    'id': name, 'interface': 'internal', 'region': 'one',
-                    'region_id': 'one', 'url': f'{self.cloud.url}/{kind}'}]}
+                    'id': name + region, 'interface': 'internal',
+                    'region': region, 'region_id': region,
+                    'url': f'{self.cloud.url}/{kind}'}
+                    for region in self.cloud.regions]}
                 for kind, name in (('network', 'neutron'),
                                    ('compute', 'nova'))]}},
             {'X-Subject-Token': 'token'})
@@ -145,27 +167,47 @@ class _Handler(BaseHTTPRequestHandler):
             return
         query = parse.parse_qs(url.query)
         what = rest[-1]
+        if service == 'compute':
+            self.cloud.asked_nova.append(self.path)
+            if self.cloud.hanging is not None:
+                self.cloud.hanging.wait()
         if service == 'compute' and what == 'servers':
             self._servers(query)
         elif service == 'compute':
-            status = self.cloud.servers.get(what)
-            if status is None:
+            status = (self.cloud.servers.get(what)
+                      if self.cloud.nova_admin else None)
+            if what in self.cloud.down:
+                self._answer(500, {'computeFault': {
+                    'code': 500, 'message': 'Unexpected API Error.'}})
+            elif status is None:
                 self._answer(404, {'itemNotFound': {
                     'code': 404, 'message': 'Instance could not be found.'}})
             else:
                 self._answer(200, {'server': {'id': what, 'status': status}})
         elif what == 'ports':
             self._ports(query)
+        elif what == 'networks':
+            self._answer(200, {'networks': [
+                self._network(id) for id in sorted(self.cloud.networks)]})
+        elif what in self.cloud.networks:
+            self._answer(200, {'network': self._network(what)})
         elif what in self.cloud.subnets:
             self._answer(200, {'subnet': self.cloud.subnets[what]})
         elif what == 'subnets':
             self._answer(200, {'subnets': []})
-        elif what in self.cloud.ports:
+        elif what in self.cloud.ports and self.cloud.neutron_admin:
             self._answer(200, {'port': self.cloud.ports[what]})
         else:
             self._answer(404, {'NeutronError': {
                 'type': 'PortNotFound', 'detail': '',
                 'message': f'Port {what} could not be found.'}})
+
+    def _network(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = {'id': id, 'name': id, 'shared': True,
+                                 'project_id': TENANT}
+        if self.cloud.neutron_admin:
+            found['provider:network_type'] = 'flat'
+        return found
 
     def _ports(self, query: dict[str, list[str]]) -> None:
         ports = self.cloud.ports
@@ -175,7 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
                   for text in query.get('fixed_ips', ())}
 
         def matches(port: dict[str, Any]) -> bool:
-            return (port['network_id'] in query.get(
+            return (self.cloud.neutron_admin
+                    and port['network_id'] in query.get(
                 'network_id', [port['network_id']])
                 and port['mac_address'] in query.get(
                     'mac_address', [port['mac_address']])
@@ -183,22 +226,52 @@ class _Handler(BaseHTTPRequestHandler):
                                        for ip in port['fixed_ips'])))
 
         fields = query.get('fields')
-        found, links = self._page('ports', ids, query,
-                                  lambda id: id in ports
-                                  and matches(ports[id]))
+        try:
+            found, links = self._page('ports', ids, query,
+                                      lambda id: id in ports
+                                      and matches(ports[id]))
+        except LookupError as exc:
+            # as neutron.db._utils looks for it
+            self._answer(404, {'NeutronError': {
+                'type': 'PortNotFound', 'detail': '',
+                'message': f'Port {exc} could not be found.'}})
+            return
         self._answer(200, {'ports': [
             {key: ports[id][key] for key in fields or ports[id]}
             for id in found], **links})
 
     def _servers(self, query: dict[str, list[str]]) -> None:
-        if 'changes-since' in query:
+        if not self.cloud.nova_admin:
+            self._answer(403, {'forbidden': {
+                'code': 403, 'message': 'Policy doesn\'t allow it.'}})
+            return
+        if 'uuid' in query:
+            ids = [id for id in query['uuid'] if id in self.cloud.deleted]
+        elif 'changes-since' in query:
             since = datetime.datetime.fromisoformat(
                 query['changes-since'][0])
             ids = sorted(id for id, when in self.cloud.deleted.items()
                          if when >= since)
         else:
-            ids = self.cloud.order('servers')
-        found, links = self._page('servers', ids, query, lambda id: True)
+            ids = [id for id in self.cloud.order('servers')
+                   if id not in self.cloud.down
+                   and id not in self.cloud.builds]
+            marker = query.get('marker', [None])[0]
+            if marker is None:
+                # as nova.compute.api.API.get_all puts them
+                limit = int(query.get('limit', ['1000000'])[0])
+                self._answer(200, {'servers': [
+                    {'id': id, 'name': id}
+                    for id in (self.cloud.builds + ids)[:limit]]})
+                return
+            if marker in self.cloud.builds:
+                query = {**query, 'marker': ['']}
+        try:
+            found, links = self._page('servers', ids, query, lambda id: True)
+        except LookupError as exc:
+            self._answer(400, {'badRequest': {
+                'code': 400, 'message': f'marker [{exc}] not found'}})
+            return
         self._answer(200, {'servers': [
             {'id': id, 'name': id} for id in found], **links})
 
@@ -206,7 +279,15 @@ class _Handler(BaseHTTPRequestHandler):
               query: dict[str, list[str]], matches: Callable[[str], bool],
               ) -> tuple[list[str], dict[str, Any]]:
         """Return a page of ids in order and the link to the next one."""
-        first = bisect.bisect_right(ids, query.get('marker', [''])[0])
+        marker = query.get('marker', [''])[0]
+        self.cloud.before_page(marker or None)
+        ids = [id for id in ids if what != 'ports' or id in self.cloud.ports]
+        if marker and what == 'ports' and marker not in self.cloud.ports:
+            raise LookupError(marker)
+        if (marker and what == 'servers' and marker not in self.cloud.deleted
+                and marker not in self.cloud.servers):
+            raise LookupError(marker)
+        first = bisect.bisect_right(ids, marker)
         limit = int(query.get('limit', ['1000000'])[0])
         found: list[str] = list(itertools.islice(
             filter(matches, itertools.islice(ids, first, None)), limit))

@@ -18,6 +18,7 @@ from typing import Any
 from oslo_config import cfg
 import oslo_messaging
 
+from vmip_plugin.conf import urls
 from vmip_plugin import exceptions
 
 NO_BROKER = 'rabbit://'
@@ -52,11 +53,49 @@ def notification_transport(conf: cfg.ConfigOpts) -> Any:
 def _transport(get: Callable[[cfg.ConfigOpts], Any],
                conf: cfg.ConfigOpts) -> Any:
     try:
-        return get(conf)
-    except (oslo_messaging.MessagingException, cfg.Error) as exc:
-        raise exceptions.ConfigError(f'transport_url: {exc}') from exc
-    except ValueError:
-        # its text may be a part of a password
+        # nothing is connected yet
+        transport = get(conf)
+        _check(conf)
+        return transport
+    except exceptions.ConfigError:
+        raise
+    except oslo_messaging.DriverLoadFailure as exc:
+        raise exceptions.ConfigError(
+            f'transport_url: no driver {exc.driver} can be loaded') from None
+    except cfg.Error as exc:
+        _check(conf)
+        raise exceptions.ConfigError(f'transport_url: {exc}') from None
+    except (oslo_messaging.MessagingException, ValueError):
+        _check(conf)
+        # their text may have a part of a password
         raise exceptions.ConfigError(
             'transport_url cannot be parsed: special characters in its '
-            'password have to be percent-encoded') from None
+            'password have to be percent-encoded, and a $ written $$'
+        ) from None
+
+
+def check_url(option: str, url: str | None) -> None:
+    """Check a URL of oslo.messaging before it is parsed.
+
+    :param option: its name, for the message.
+    :raises ConfigError: it can be read in two ways.
+    """
+    # those of the drivers without a broker need no host
+    if url and '@' in url:
+        urls.check_transport(option, url)
+
+
+def _check(conf: cfg.ConfigOpts) -> None:
+    sections: list[tuple[str, Any]] = [('', conf)]
+    if 'oslo_messaging_notifications' in conf:
+        sections.append(('[oslo_messaging_notifications] ',
+                         conf.oslo_messaging_notifications))
+    for prefix, values in sections:
+        option = f'{prefix}transport_url'
+        try:
+            url = values.transport_url
+        except (cfg.TemplateSubstitutionError, cfg.NoSuchOptError):
+            raise exceptions.ConfigError(
+                f'{option}: oslo.config takes a $ for the beginning of '
+                'another option\'s name: write $$ for a $') from None
+        check_url(option, url)

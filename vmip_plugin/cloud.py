@@ -21,6 +21,7 @@ import dataclasses
 import datetime
 import operator
 import threading
+import time
 from typing import Any
 from typing import TypeVar
 
@@ -44,6 +45,13 @@ PAGE = 1000
 #: What makes a :class:`Port`: a list of them need not tell the rest.
 _PORT_FIELDS = ('id', 'network_id', 'project_id', 'mac_address', 'fixed_ips',
                 'device_id', 'device_owner', 'status')
+
+#: Items of a page that are tried as its end, where the last ones are deleted
+#: before the next page is asked for.
+_MARKERS = 50
+#: Seconds for which the answer about rights is used again where a wrong one
+#: takes nothing from anybody.
+_RIGHTS_AGE = 60.0
 
 #: Servers in these states have no guest and will get none.
 GONE = frozenset({'DELETED'})
@@ -113,6 +121,7 @@ class Cloud:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: Any = None
+        self._sees_all_until = 0.0
 
     def port(self, port_id: str) -> Port | None:
         """Return a port, or None if Neutron says that there is none.
@@ -161,14 +170,13 @@ class Cloud:
                 f'ip_address={a}' for a in addresses[part:part + _IDS]])
 
     def these_ports(self, port_ids: Sequence[str]) -> list[Port]:
-        """Return those of the ports that Neutron has; the others are gone.
+        """Return those of the ports that Neutron shows.
 
-        :raises CloudUnavailable: Neutron gave no usable answer, or these
-            credentials do not show all of it.
+        That one is not among them proves nothing by itself: see
+        :mod:`vmip_plugin.openstack.presence`.
+
+        :raises CloudUnavailable: Neutron gave no usable answer.
         """
-        if not self.sees_all_projects():
-            raise exceptions.CloudUnavailable(
-                'the user in [cloud] has not the role admin')
         return [port for part in range(0, len(port_ids), _IDS)
                 for port in self.ports(id=list(port_ids[part:part + _IDS]))]
 
@@ -177,6 +185,8 @@ class Cloud:
 
         None if Nova says that there is no such server.
 
+        :raises QuestionFailed: Nova answered 500, as it does for each server
+            of a cell that is down.
         :raises CloudUnavailable: Nova gave no usable answer.
         """
         try:
@@ -184,17 +194,35 @@ class Cloud:
         except sdk_exc.NotFoundException as exc:
             _check_own(exc, 'Nova', 'itemNotFound')
             return None
+        except sdk_exc.HttpException as exc:
+            if exc.status_code == 500:
+                metrics.CLOUD_ERRORS.labels('nova').inc()
+                raise exceptions.QuestionFailed(f'Nova: {exc}') from exc
+            raise _unusable('Nova', exc) from exc
         except _UNUSABLE as exc:
             raise _unusable('Nova', exc) from exc
         if not isinstance(status, str):
             raise _unusable('Nova', 'an answer without status')
         return status
 
-    def all_servers(self) -> Iterator[str]:
-        """Yield the ids of the servers that Nova lists, in order.
+    def has_deleted(self, server_id: str) -> bool:
+        """Tell whether Nova shows a server as one that it has deleted.
 
-        A cell that is down is left out of the list: who is not in it may
-        still be there.
+        It does so until the operator archives or purges it. Only an admin may
+        use the filter (nova.api.openstack.compute.servers, ``deleted``).
+
+        :raises CloudUnavailable: Nova gave no usable answer.
+        """
+        return any(found == server_id for found in self._pages(
+            'compute', 'servers', '/servers', operator.itemgetter('id'),
+            all_tenants='true', deleted='true', uuid=server_id))
+
+    def all_servers(self) -> Iterator[str]:
+        """Yield the ids of the servers that Nova lists.
+
+        Creates that no host has yet come first; the rest is in the order of
+        the ids, and one of the former may come again there. A cell that is
+        down is left out: who is not in the list may still be there.
 
         :raises CloudUnavailable: also in the middle of the list.
         """
@@ -224,28 +252,53 @@ class Cloud:
 
         :param key: what has the items in each page.
         """
-        marker: str | None = None
+        last: list[str] = []
+        repeated = False
         name = {'network': 'Neutron', 'compute': 'Nova'}[service]
         while True:
             try:
-                response = getattr(self._ask(), service).get(path, params={
-                    **query, 'limit': PAGE,
-                    **({'marker': marker} if marker else {})})
-                sdk_exc.raise_from_response(response)
-                page = response.json()[key]
+                page = self._page(service, key, path, last, query)
                 made = [make(item) for item in page]
-                last = page[-1]['id'] if page else None
+                ids = [item['id'] for item in page]
             except _UNUSABLE as exc:
                 raise _unusable(name, exc) from exc
-            yield from made
+            # Behind an earlier item than the last one some come again.
+            known = set(last)
+            yield from (one for one, id in zip(made, ids, strict=True)
+                        if id not in known)
             # A short page may be the service's own idea: an empty one is
             # the end.
-            if last is None:
+            if not ids:
                 return
-            if last == marker:
-                raise _unusable(
-                    name, f'its list does not go on after {marker}')
-            marker = last
+            # a create may come once more, when it has become a server
+            if known.issuperset(ids):
+                if repeated or ids[-1] == last[-1]:
+                    raise _unusable(
+                        name, f'its list does not go on after {last[-1]}')
+                repeated = True
+            else:
+                repeated = False
+            last = ids
+
+    def _page(self, service: str, key: str, path: str, last: Sequence[str],
+              query: Mapping[str, Any]) -> list[Any]:
+        """Return the page that comes after what the last one had.
+
+        Neutron and Nova find a page by the last item before it, and answer
+        404 or 400 where that was deleted meanwhile. Another one of the last
+        page serves as well.
+        """
+        markers: list[str | None] = [*reversed(last[-_MARKERS:])] or [None]
+        for number, marker in enumerate(markers, 1):
+            response = getattr(self._ask(), service).get(path, params={
+                **query, 'limit': PAGE,
+                **({'marker': marker} if marker else {})})
+            if (response.status_code not in (400, 404)
+                    or number == len(markers)):
+                break
+        sdk_exc.raise_from_response(response)
+        page: list[Any] = response.json()[key]
+        return page
 
     def subnet(self, name_or_id: str) -> Subnet | None:
         """Return the one subnet of that id or name, or None.
@@ -288,9 +341,9 @@ class Cloud:
         :raises CloudUnavailable: Neutron gave no usable answer, or these
             credentials do not show all of it.
         """
-        if not self.sees_all_projects():
+        if not self._saw_all_lately():
             raise exceptions.CloudUnavailable(
-                'the user in [cloud] has not the role admin')
+                'Nova and Neutron do not show everything to the [cloud] user')
         try:
             network = self._ask().network
             shared = {policy.object_id for policy in network.rbac_policies(
@@ -307,17 +360,100 @@ class Cloud:
     def sees_all_projects(self) -> bool:
         """Tell whether what these credentials do not see is not there.
 
-        To a user who sees only their own project, every port of another one
-        looks deleted. Neutron's policy shows all of them to the role admin.
+        To a user who sees only their own project, everything of the others
+        looks deleted. No name of a role tells that: a site's
+        ``context_is_admin`` may be any. So both APIs are asked for something
+        that their policies keep for those to whom they show everything:
+        Nova's ``os_compute_api:servers:index:get_all_tenants``
+        (nova/policies/servers.py: ``rule:context_is_admin``), and Neutron's
+        ``get_network:provider:network_type`` (neutron/conf/policies/
+        network.py: the same rule there), which a network is shown without.
+
+        :raises CloudUnavailable: an API gave no usable answer.
+        """
+        return self._nova_shows_all() and self._neutron_shows_all()
+
+    def _nova_shows_all(self) -> bool:
+        try:
+            response = self._ask().compute.get(
+                '/servers', params={'all_tenants': 'true', 'limit': 1})
+            if response.status_code == 403:
+                return False
+            sdk_exc.raise_from_response(response)
+            return 'servers' in response.json()
+        except _UNUSABLE as exc:
+            raise _unusable('Nova', exc) from exc
+
+    def _neutron_shows_all(self) -> bool:
+        try:
+            response = self._ask().network.get('/networks',
+                                               params={'limit': 1})
+            if response.status_code == 403:
+                return False
+            sdk_exc.raise_from_response(response)
+            found = response.json()['networks']
+            return bool(found) and 'provider:network_type' in found[0]
+        except _UNUSABLE as exc:
+            raise _unusable('Neutron', exc) from exc
+
+    def _saw_all_lately(self) -> bool:
+        if time.monotonic() >= self._sees_all_until:
+            if not self.sees_all_projects():
+                return False
+            self._sees_all_until = time.monotonic() + _RIGHTS_AGE
+        return True
+
+    def renew(self) -> None:
+        """Forget the token: the next question is asked with a new one.
+
+        A token that is at hand tells of the roles of when it was made.
+
+        :raises CloudUnavailable: [cloud] cannot be used.
+        """
+        self._ask().session.invalidate()
+
+    def project_id(self) -> str:
+        """Return the project of these credentials, '' where there is none.
 
         :raises CloudUnavailable: Keystone gave no usable answer.
         """
         try:
-            session = self._ask().session
-            access = session.auth.get_access(session)
-            return 'admin' in access.role_names
+            return self._ask().session.get_project_id() or ''
         except _UNUSABLE as exc:
             raise _unusable('Keystone', exc) from exc
+
+    def check_region(self) -> None:
+        """See that the catalogue and [cloud] leave no choice of regions.
+
+        Without a region, the first endpoint of the catalogue is taken,
+        whosever it is.
+
+        :raises ConfigError: several regions, and no ``[cloud] region_name``;
+            or it names none of them.
+        :raises CloudUnavailable: Keystone gave no usable answer.
+        """
+        options = self._conf.cloud
+        try:
+            session = self._ask().session
+            catalog = session.auth.get_access(session).service_catalog
+            found = {
+                endpoint['region_id'] or endpoint['region']
+                for kind in ('network', 'compute')
+                for endpoints in catalog.get_endpoints(
+                    service_type=kind, interface=options.interface).values()
+                for endpoint in endpoints}
+        except _UNUSABLE as exc:
+            raise _unusable('Keystone', exc) from exc
+        names = ', '.join(sorted(map(str, found)))
+        if options.region_name is None and len(found) > 1:
+            raise exceptions.ConfigError(
+                f'The catalogue has the regions {names}: set [cloud] '
+                'region_name to the one of these Nova and Neutron')
+        if options.region_name is not None and found and (
+                options.region_name not in found):
+            raise exceptions.ConfigError(
+                f'[cloud] region_name is {options.region_name}, but the '
+                f'catalogue has {names}')
 
     def _ask(self) -> Any:
         # Made at the first question, so that a daemon starts while Keystone

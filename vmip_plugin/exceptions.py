@@ -13,7 +13,11 @@
 """The errors that cross from one room to another."""
 
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import typing
+
+if typing.TYPE_CHECKING:
+    from vmip_plugin.inventory import records
 
 
 class VmipError(Exception):
@@ -40,12 +44,37 @@ class PoolExhausted(VmipError):
     """No free address is left in the pool."""
 
 
+class TooManyReserved(VmipError):
+    """The project holds as many addresses in advance as it may."""
+
+
 class AddressNotFound(VmipError):
     """The address is in no range of the pool."""
 
 
 class AddressInUse(VmipError):
     """The address is held by somebody else."""
+
+
+class AddressAnswers(AddressInUse):
+    """Its holder is gone, but somebody still answers at it on the wire."""
+
+
+class AddressReleasing(VmipError):
+    """The holder is gone for sure, and the DHCP servers still know it.
+
+    :param held: addresses that may be handed over as they are, each of them
+        if it is silent on the wire.
+    """
+
+    def __init__(self, held: Sequence['records.Address']) -> None:
+        super().__init__('still being released: ' + ', '.join(
+            str(each.address) for each in held))
+        self.held = list(held)
+
+
+class ClaimLost(VmipError):
+    """The claim that was to be handed over is not there any more."""
 
 
 class PlanRefused(VmipError):
@@ -71,6 +100,13 @@ class InventoryUnavailable(VmipError):
 
 class CloudUnavailable(VmipError):
     """Nova, Neutron or Keystone gave no usable answer: nothing is known."""
+
+
+class QuestionFailed(CloudUnavailable):
+    """The API works but cannot answer this one question.
+
+    It may well answer the same question about something else.
+    """
 
 
 class DHCPError(VmipError):

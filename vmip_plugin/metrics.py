@@ -87,6 +87,9 @@ ENTRY_DELAY = _made(
 RELEASES = _made(
     prometheus_client.Counter, 'vmip_address_releases',
     'Addresses taken back, by the reason.', _WRITERS, ['reason'])
+ADOPTIONS = _made(
+    prometheus_client.Counter, 'vmip_ports_adopted',
+    'Ports in a pool that the inventory lacked and has now.', [RECLAIMER])
 LEASE_RELEASES = _made(
     prometheus_client.Counter, 'vmip_lease_releases',
     'Leases ended before their time, by the reason and the outcome.', _ALL,

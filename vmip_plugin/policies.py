@@ -18,6 +18,9 @@ from oslo_policy import policy
 #: ask for an address of one's own choice
 REQUEST_ADDRESS = 'vmip:request_address'
 
+#: have addresses reserved on networks that the project may not use
+USE_ANY_NETWORK = 'vmip:use_any_network'
+
 _RULES = [
     policy.DocumentedRuleDefault(
         name=REQUEST_ADDRESS,
@@ -28,6 +31,14 @@ _RULES = [
                     '[reserve] address_metadata_key or address_hint_key are '
                     'set in vmip.conf. The target has project_id and '
                     'user_id, those of the server.',
+        operations=[{'method': 'POST', 'path': '/servers'}],
+        scope_types=['project']),
+    policy.DocumentedRuleDefault(
+        name=USE_ANY_NETWORK,
+        check_str='role:admin',
+        description='Have addresses reserved in advance also on networks '
+                    'that are neither the project\'s nor shared with it. '
+                    'For those of whom Nova and Neutron take any network.',
         operations=[{'method': 'POST', 'path': '/servers'}],
         scope_types=['project']),
 ]

@@ -12,6 +12,7 @@
 
 """The values that travel through every room, parsed once at the door."""
 
+import dataclasses
 import ipaddress
 import re
 import uuid
@@ -20,6 +21,15 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MAC = re.compile(r'[0-9a-f]{2}(:[0-9a-f]{2}){5}')
 _LABEL = re.compile(r'[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?')
+
+
+@dataclasses.dataclass(frozen=True)
+class Witness:
+    """A holder of an address that must be there, as far as is known."""
+
+    port_id: str
+    server_id: str | None
+    project_id: str | None
 
 
 def parse_mac(text: str) -> str:

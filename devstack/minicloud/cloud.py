@@ -84,9 +84,10 @@ class _Progress:
 
 
 @contextlib.contextmanager
-def _lock() -> Iterator[None]:
+def _lock(alone: bool = True) -> Iterator[None]:
     """Let one command at a time change the cloud, whatever its checkout.
 
+    :param alone: not beside another checkout's cloud.
     :raises Failure: another checkout's cloud runs.
     """
     settings.RUN.mkdir(parents=True, exist_ok=True)
@@ -97,12 +98,15 @@ def _lock() -> Iterator[None]:
             print('another minicloud command is at work; waiting for it',
                   flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for checkout, state in process.strangers():
+        for checkout, state in process.strangers() if alone else ():
+            # One that was removed cannot stop it itself; any other can.
+            program = Path(checkout) / 'devstack/minicloud'
+            if not program.exists():
+                program = settings.HERE
             raise process.Failure(
                 f'the cloud of {checkout} (state in {state}) runs on this '
                 'machine, and there can be only one. Stop it with\n'
-                f'  VMIP_STATE={state} python3 {checkout}/devstack/minicloud '
-                'down')
+                f'  VMIP_STATE={state} python3 {program} down')
         yield
 
 
@@ -119,6 +123,16 @@ def _current_mode() -> services.Mode:
     if not mode:
         raise process.Failure('the cloud is not up')
     return mode
+
+
+def is_up(compute: str, vmip: bool = True, strict: bool = False) -> bool:
+    """Return whether "up" would find nothing to do.
+
+    It is asked what runs, not whether its configuration is still the same.
+    """
+    return (UP.exists()
+            and _saved_mode() == services.Mode(compute, vmip, strict)
+            and all(row.running for row in status() if row.wanted))
 
 
 # --- up
@@ -170,7 +184,8 @@ def _prepare(say: _Progress) -> None:
 def install() -> None:
     """Install what tests need and build the guest; start nothing."""
     say = _Progress()
-    with _lock():
+    # A cloud that runs has what it needs.
+    with _lock(alone=False):
         process.closing.clear()
         packages.check_root()
         names = packages.missing()

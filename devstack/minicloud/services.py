@@ -64,7 +64,7 @@ class Spec:
     files: tuple[Path, ...] = ()
     port: int | None = None
     # Seconds it has to come up.
-    patience: float = 90
+    patience: float = 300
     # Only "start" starts it, not "up".
     optional: bool = False
 

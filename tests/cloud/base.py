@@ -34,7 +34,7 @@ class CloudTestCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        harness.minicloud.up('fake', strict=cls.strict)
+        harness.up('fake', strict=cls.strict)
         cls.cloud = harness.Cloud()
         cls.story = story.Story(cls.cloud, lambda line: None)
         cls.story.prepare()

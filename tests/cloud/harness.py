@@ -54,7 +54,11 @@ class TooLate(AssertionError):
     """What was waited for did not come."""
 
 
-def wait_for(what: str, check: Callable[[], T], seconds: float = 60,
+#: seconds that end the waiting of a test that fails; a busy machine has them
+PATIENCE = 300
+
+
+def wait_for(what: str, check: Callable[[], T], seconds: float = PATIENCE,
              every: float = 0.05) -> T:
     """Wait until a check returns something true, and return that.
 
@@ -68,6 +72,13 @@ def wait_for(what: str, check: Callable[[], T], seconds: float = 60,
         if time.monotonic() > deadline:
             raise TooLate(f'{what}: not within {seconds:g} s')
         time.sleep(every)
+
+
+def up(compute: str = 'fake', vmip: bool = True, strict: bool = False,
+       ) -> None:
+    """Bring the cloud up, unless it is."""
+    if not minicloud.is_up(compute, vmip, strict):
+        minicloud.up(compute, vmip, strict=strict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,10 +245,10 @@ class Cloud:
         for server in servers:
             self.sdk().compute.delete_server(server.id)
         wait_for('servers are deleted',
-                 lambda: not list(self.sdk().compute.servers()), 120)
+                 lambda: not list(self.sdk().compute.servers()))
         wait_for('addresses are released', lambda: not [
             a for _, a in self.inventory.addresses()
-            if a.hold_name is None], 120)
+            if a.hold_name is None])
 
     def pool(self, name: str, subnet: str, first: str, last: str) -> None:
         """Make a pool unless it is there."""
@@ -254,7 +265,7 @@ def _run(command: list[Any], user: str, json_wanted: bool) -> Any:
         [str(word) for word in command], capture_output=True, text=True,
         env={**os.environ, 'OS_CLOUD': user,
              'OS_CLIENT_CONFIG_FILE': str(settings.STATE / 'clouds.yaml')},
-        timeout=120, check=False)
+        timeout=PATIENCE, check=False)
     if done.returncode:
         raise AssertionError(
             f'{" ".join(map(str, command))}: exit code {done.returncode}\n'
@@ -273,6 +284,6 @@ def utc(text: str) -> datetime.datetime:
         text.removesuffix('Z')).replace(tzinfo=datetime.UTC)
 
 
-__all__ = ['Cloud', 'Frame', 'TooLate', 'acknowledged', 'address',
+__all__ = ['Cloud', 'Frame', 'PATIENCE', 'TooLate', 'acknowledged', 'address',
            'configured', 'discovered', 'host_entries', 'leases', 'minicloud',
-           'process', 'settings', 'utc', 'wait_for', 'wire']
+           'process', 'settings', 'up', 'utc', 'wait_for', 'wire']

@@ -98,14 +98,14 @@ class Story:
             assert server is None or server.status != 'ERROR', (
                 f'{name}: {server.fault}')
             return server if server and server.status == 'ACTIVE' else None
-        return harness.wait_for(f'{name} is ACTIVE', check, 120, 0.3)
+        return harness.wait_for(f'{name} is ACTIVE', check, every=0.3)
 
     def leased(self, server: Any, since: float) -> harness.Frame:
         """Wait until the guest has got its address by DHCP."""
         mac = self.cloud.port(server.id).mac_address
         return harness.wait_for(
             f'guest of {server.name} has its address',
-            lambda: harness.acknowledged(mac, since), 90, 0.2)
+            lambda: harness.acknowledged(mac, since), every=0.2)
 
     # -- the steps ---------------------------------------------------------
 
@@ -147,7 +147,7 @@ class Story:
         harness.wait_for(
             'the guest says so itself',
             lambda: f'GUEST LEASE bound eth0 {address}/'
-            in self.cloud.console(server.id), 30)
+            in self.cloud.console(server.id))
         self.say(f'{server.name}: DISCOVER, and '
                  f'{1000 * (offer.at - discover.at):.1f} ms later OFFER of '
                  f'{address}; the host entry was {margin:.2f} s old')
@@ -174,9 +174,9 @@ class Story:
     def given_by_hand(self) -> list[Result]:
         """d: a reservation by the operator for a server's name."""
         self.say(f'$ vmip-manage reservation create {HELD} --pool {POOL} '
-                 f'--server-name story-d')
+                 f'--server-name story-d --any-project')
         self.cloud.manage('reservation', 'create', HELD, '--pool', POOL,
-                          '--server-name', 'story-d')
+                          '--server-name', 'story-d', '--any-project')
         asked = self.create('story-d')
         assert self.reserved('story-d') == {'story-d': HELD}
         self.first_discover(self.active('story-d'), HELD, asked)
@@ -194,7 +194,7 @@ class Story:
         return address, port.mac_address
 
     def given_back(self, address: str, mac: str, deleted: float,
-                   limit: float = 60) -> dict[str, float]:
+                   limit: float = harness.PATIENCE) -> dict[str, float]:
         """Wait for the end of all that a server held; return the seconds."""
         seen: dict[str, float] = {}
 
@@ -246,7 +246,7 @@ class Story:
         with self.without('vmip-listener'):
             deleted = time.time()
             address, mac = self.delete('story-c-1')
-            seen = self.given_back(address, mac, deleted, 120)
+            seen = self.given_back(address, mac, deleted)
         actors = {c.new_state: c.actor for c in self.cloud.inventory.history(
             harness.address(address))}
         assert actors['free'] == 'vmip-reclaimer', actors
@@ -274,6 +274,6 @@ class Story:
         left = self.cloud.manage('address', 'list')
         assert not left, left
         harness.wait_for('no host entry is left',
-                         lambda: not harness.host_entries(), 10)
+                         lambda: not harness.host_entries())
         assert not self.cloud.manage('dhcp', 'check')
 

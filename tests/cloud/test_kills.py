@@ -14,6 +14,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import itertools
 import os
 import random
 import sqlite3
@@ -32,15 +33,34 @@ DAEMONS = ('vmip-listener', 'vmip-reclaimer', 'vmip-agent')
 #: when, in seconds after the create or the delete was asked
 MOMENTS = (0.0, 0.5, 2.0)
 ROUNDS = int(os.environ.get('VMIP_KILL_ROUNDS', '1'))
+#: who is killed when: each daemon and each moment once, or each at each
+KILLS = (list(itertools.product(DAEMONS, MOMENTS)) * ROUNDS
+         if os.environ.get('VMIP_FULL') else
+         list(zip(DAEMONS, MOMENTS, strict=True)))
+#: of the order of kills in a story
+SEED = int(os.environ.get('VMIP_KILL_SEED', '1'))
+#: what a daemon says once it works
+READY = {'vmip-listener': 'vmip-listener is ready',
+         'vmip-reclaimer': 'vmip-reclaimer is ready',
+         'vmip-agent': 'Listening for DHCP on '}
 #: seconds until whoever looks after daemons starts a dead one again
 RESTART = 1
 
 
 def kill(daemon: str) -> None:
-    """Kill a daemon, and start it again a little later."""
+    """Kill a daemon, and start it again a little later.
+
+    It works again when this ends, however long a busy machine takes: one
+    that is always killed before that would never get anything done.
+    """
+    log = harness.settings.LOG / f'{daemon}.log'
     harness.minicloud.kill(daemon)
+    before = log.read_text(errors='replace').count(READY[daemon])
     time.sleep(RESTART)
     harness.minicloud.start(daemon)
+    harness.wait_for(
+        f'{daemon} works again', lambda: log.read_text(
+            errors='replace').count(READY[daemon]) > before, every=0.2)
 
 
 @contextlib.contextmanager
@@ -76,7 +96,7 @@ class TestKills(base.CloudTestCase):
             port.id, self.holder(address), 'the list has another holder')
         guest = stack.enter_context(
             netns_guest.NetnsGuest(port.mac_address))
-        lease = guest.wait_lease(60)
+        lease = guest.wait_lease(harness.PATIENCE)
         self.assertIsNotNone(lease, f'{name} got no lease')
         self.assertEqual(address, lease.address)
         return address, port.mac_address
@@ -98,15 +118,15 @@ class TestKills(base.CloudTestCase):
     def life(self, daemon: str, born: float | None, died: float | None
              ) -> None:
         """Let a server live and die, with a kill at birth or at death."""
-        asked = time.time()
         self.create('kill')
+        answered = time.time()
         killer = None
         with contextlib.ExitStack() as stack:
             if born is not None:
                 killer = threading.Timer(born, kill, [daemon])
                 killer.start()
             address, mac = self.boot('kill', stack)
-            self.assertLess(self.story.known_since(address) - asked, 5)
+            self.assertLess(self.story.known_since(address), answered)
             if killer is not None:
                 killer.join()
         # What is given back is given away again: it is always this one.
@@ -116,22 +136,20 @@ class TestKills(base.CloudTestCase):
         if died is not None:
             killer = threading.Timer(died, kill, [daemon])
             killer.start()
-        self.story.given_back(address, mac, deleted, 90)
+        self.story.given_back(address, mac, deleted)
         if killer is not None:
             killer.join()
         self.nothing_left()
 
     def test_kill_at_birth(self) -> None:
-        for daemon in DAEMONS * ROUNDS:
-            for moment in MOMENTS:
-                with self.subTest(daemon=daemon, seconds=moment):
-                    self.life(daemon, moment, None)
+        for daemon, moment in KILLS:
+            with self.subTest(daemon=daemon, seconds=moment):
+                self.life(daemon, moment, None)
 
     def test_kill_at_death(self) -> None:
-        for daemon in DAEMONS * ROUNDS:
-            for moment in MOMENTS:
-                with self.subTest(daemon=daemon, seconds=moment):
-                    self.life(daemon, None, moment)
+        for daemon, moment in KILLS:
+            with self.subTest(daemon=daemon, seconds=moment):
+                self.life(daemon, None, moment)
 
     def test_delete_that_nobody_wrote_down(self) -> None:
         """No notification comes, and the IPAM driver cannot write."""
@@ -144,10 +162,10 @@ class TestKills(base.CloudTestCase):
                 self.delete('lost')
                 harness.wait_for(
                     'Neutron has deleted the port',
-                    lambda: self.cloud.port(server.id) is None, 120, 0.5)
+                    lambda: self.cloud.port(server.id) is None, every=0.5)
             self.assertIn(self.cloud.address_state(address),
                           ('claimed', 'active'))
-            self.story.given_back(address, mac, time.time(), 90)
+            self.story.given_back(address, mac, time.time())
         reasons = [change.reason for change in self.cloud.inventory.history(
             harness.address(address)) if change.event == 'release']
         self.assertEqual('Neutron no longer has the port', reasons[-1])
@@ -155,12 +173,14 @@ class TestKills(base.CloudTestCase):
 
     def test_story_under_kills(self) -> None:
         """The steps a to f, and all the while somebody kills daemons."""
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            self.chance = random.Random(SEED + number)
             self.steps()
 
     def steps(self) -> None:
         self.cloud.manage('reservation', 'create', story.HELD, '--pool',
-                          story.POOL, '--server-name', 'kill-d')
+                          story.POOL, '--server-name', 'kill-d',
+                          '--any-project')
         guests = {name: contextlib.ExitStack() for name in (
             'kill-a', 'kill-c-1', 'kill-c-2', 'kill-c-3', 'kill-d', 'kill-e')}
         with contextlib.ExitStack() as everything, self.killing(DAEMONS):
@@ -178,7 +198,7 @@ class TestKills(base.CloudTestCase):
             deleted = time.time()
             guests['kill-a'].close()
             self.delete('kill-a')
-            self.story.given_back(first, mac, deleted, 90)
+            self.story.given_back(first, mac, deleted)
             self.create('kill-e')
             self.assertEqual(first, self.boot('kill-e', guests['kill-e'])[0])
         with self.story.without('vmip-listener'), \
@@ -186,7 +206,7 @@ class TestKills(base.CloudTestCase):
             deleted = time.time()
             address, mac = three[0]
             self.delete('kill-c-1')
-            self.story.given_back(address, mac, deleted, 90)
+            self.story.given_back(address, mac, deleted)
         self.cloud.forget_servers()
         self.cloud.manage('reservation', 'delete', story.HELD, '--pool',
                           story.POOL)
@@ -199,8 +219,8 @@ class TestKills(base.CloudTestCase):
         killed = []
 
         def run() -> None:
-            while not stop.wait(random.uniform(0.2, 2.5)):
-                daemon = random.choice(daemons)
+            while not stop.wait(self.chance.uniform(0.2, 2.5)):
+                daemon = self.chance.choice(daemons)
                 kill(daemon)
                 killed.append(daemon)
 

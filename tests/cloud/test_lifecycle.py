@@ -22,6 +22,8 @@ from typing import Any
 
 from tests.cloud import base
 from tests.cloud import harness
+from vmip_plugin import exceptions
+from vmip_plugin.inventory import records
 
 COMPUTES = {'mini-fake': 'nova-compute', 'mini-fake2': 'nova-compute2'}
 #: seconds in which whatever was told has been heard
@@ -52,7 +54,7 @@ class LifecycleTestCase(base.CloudTestCase):
         for server in list(user.compute.servers()):
             user.compute.delete_server(server.id)
         harness.wait_for('servers are deleted',
-                         lambda: not list(user.compute.servers()), 120)
+                         lambda: not list(user.compute.servers()))
         for port in list(user.network.ports(
                 project_id=user.current_project_id)):
             user.network.delete_port(port.id)
@@ -95,7 +97,7 @@ class LifecycleTestCase(base.CloudTestCase):
         harness.wait_for(
             f'{server.name} is gone',
             lambda: server.id not in {s.id for s in self.compute.servers(
-                all_projects=True)}, 60, 0.2)
+                all_projects=True)}, every=0.2)
 
     # -- what there is to see ----------------------------------------------
 
@@ -115,7 +117,7 @@ class LifecycleTestCase(base.CloudTestCase):
         expected = (state, server_id, port.id, port.mac_address,
                     port.mac_address)
         with contextlib.suppress(harness.TooLate):
-            harness.wait_for(address, lambda: seen() == expected, 15)
+            harness.wait_for(address, lambda: seen() == expected)
         self.assertEqual(expected, seen())
 
     def runs(self, address: str, server: Any) -> None:
@@ -125,14 +127,13 @@ class LifecycleTestCase(base.CloudTestCase):
         self.has(address, 'active', server.id, port)
         self.assertEqual(server.name, self.held(address).server_name)
 
-    def free(self, address: str, seconds: float = 15) -> None:
+    def free(self, address: str) -> None:
         """Assert that an address is nobody's, and nobody is served it."""
         def seen() -> tuple[str, bool]:
             return (self.cloud.address_state(address),
                     address in harness.host_entries())
         with contextlib.suppress(harness.TooLate):
-            harness.wait_for(address, lambda: seen() == ('free', False),
-                             seconds)
+            harness.wait_for(address, lambda: seen() == ('free', False))
         self.assertEqual(('free', False), seen())
 
     def events(self, address: str) -> list[tuple[str, str]]:
@@ -286,6 +287,47 @@ class TestPorts(LifecycleTestCase):
         self.free(SPARE)
         self.runs(address, server)
 
+    def test_address_update_and_back(self) -> None:
+        server, address = self.create('back')
+        [port] = self.network.ports(device_id=server.id)
+        subnet = port.fixed_ips[0]['subnet_id']
+        for each in (SPARE, address, SPARE, address):
+            self.network.update_port(port.id, fixed_ips=[
+                {'subnet_id': subnet, 'ip_address': each}])
+        self.runs(address, server)
+        self.free(SPARE)
+
+    def test_addresses_swapped(self) -> None:
+        one, two = (self.network.create_port(network_id=self.network_id)
+                    for _ in range(2))
+        (first, subnet), (second, _) = (
+            (port.fixed_ips[0]['ip_address'], port.fixed_ips[0]['subnet_id'])
+            for port in (one, two))
+        try:
+            for port, address in ((one, SPARE), (two, first), (one, second)):
+                self.network.update_port(port.id, fixed_ips=[
+                    {'subnet_id': subnet, 'ip_address': address}])
+            self.has(first, 'claimed', None, two)
+            self.has(second, 'claimed', None, one)
+            self.free(SPARE)
+        finally:
+            # they are not the user's, whose own are deleted after the test
+            for port in (one, two):
+                self.network.delete_port(port.id)
+
+    def test_own_port_made_again(self) -> None:
+        port, address = self.own_port()
+        fixed = [{'subnet_id': port.fixed_ips[0]['subnet_id'],
+                  'ip_address': address}]
+        for _ in range(3):
+            self.network.delete_port(port.id)
+            # it has to be the first try: an error is raised here
+            port = self.network.create_port(
+                network_id=self.network_id, fixed_ips=fixed)
+            self.has(address, 'claimed', None, port)
+        self.network.delete_port(port.id)
+        self.free(address)
+
     def test_mac_update(self) -> None:
         port, address = self.own_port()
         # Neutron changes no MAC of a port that a host has
@@ -302,6 +344,40 @@ class TestEnds(LifecycleTestCase):
         server, address = self.create('delete')
         self.cloud.sdk().compute.delete_server(server.id)
         self.free(address)
+
+    def test_delete_and_make_again(self) -> None:
+        """As Terraform replaces a server: at the first try."""
+        server, address = self.create('again')
+        for _ in range(2):
+            self.compute.delete_server(server.id)
+            self.vanishes(server)
+            # a plain user may not ask for an address
+            server = self.compute.create_server(name='again', **{
+                **self.wanted, 'networks': [
+                    {'uuid': self.network_id, 'fixed_ip': address}]})
+            self.reaches(server, 'ACTIVE')
+            self.assertEqual([address], self.addresses(server))
+            self.runs(address, server)
+        self.compute.delete_server(server.id)
+        self.vanishes(server)
+        self.free(address)
+
+    def test_last_address(self) -> None:
+        """Every other address of the pool is reserved by hand."""
+        server, address = self.create('last')
+        inventory = self.cloud.inventory
+        pool, _ = next(iter(inventory.pools()))
+        held = []
+        self.addCleanup(lambda: [inventory.unhold(pool.name, each)
+                                 for each in held])
+        with contextlib.suppress(exceptions.PoolExhausted):
+            while True:
+                held.append(inventory.hold(records.Hold(
+                    pool.name, project_id='nobody')).address)
+        self.cloud.sdk().compute.delete_server(server.id)
+        self.vanishes(server)
+        server, same = self.create('next')
+        self.assertEqual(address, same)
 
     def test_delete_offloaded(self) -> None:
         """No nova-compute has the server: nova-api deletes it."""
@@ -333,7 +409,7 @@ class TestEnds(LifecycleTestCase):
             harness.wait_for(
                 'the scheduler has chosen a host and cell',
                 lambda: self.compute.get_server(
-                    server.id).instance_name.startswith('instance-'), 15)
+                    server.id).instance_name.startswith('instance-'))
             self.assertEqual('reserved', self.cloud.address_state(address))
             self.cloud.sdk().compute.delete_server(server.id)
             self.free(address)
@@ -350,7 +426,7 @@ class TestEnds(LifecycleTestCase):
             self.cloud.sdk().compute.delete_server(server.id)
         for address in addresses:
             # of those that Nova told nothing of, vmip-reclaimer asks it
-            self.free(address, 45)
+            self.free(address)
 
     def test_soft_delete(self) -> None:
         with harness.configured('nova.conf', '[DEFAULT]\n'
@@ -448,7 +524,7 @@ class TestTwoHosts(LifecycleTestCase):
         with self.unchanged(address):
             self.compute.live_migrate_server(server.id, block_migration='auto')
             harness.wait_for('it is on the other host',
-                             lambda: self.host(server) != before, 60, 0.2)
+                             lambda: self.host(server) != before, every=0.2)
             self.reaches(server, 'ACTIVE')
 
     def test_evacuate(self) -> None:
@@ -458,7 +534,7 @@ class TestTwoHosts(LifecycleTestCase):
         with self.unchanged(address), self.down(before):
             self.compute.evacuate_server(server.id)
             harness.wait_for('it is on the other host',
-                             lambda: self.host(server) != before, 60, 0.2)
+                             lambda: self.host(server) != before, every=0.2)
             # from 2.95 on it is not started there
             self.reaches(server, 'SHUTOFF')
 
@@ -502,7 +578,7 @@ class TestTwoHosts(LifecycleTestCase):
                 'versioned_topics = versioned_notifications,cell2_versioned\n',
                 'vmip-listener'):
             # RabbitMQ keeps nothing of topics that nobody asked for yet
-            harness.wait_for('vmip-listener', lambda: ready() > before, 30)
+            harness.wait_for('vmip-listener', lambda: ready() > before)
             server, address = self.create('cell')
             self.assertEqual('mini-fake2', self.host(server))
             self.cloud.sdk().compute.delete_server(server.id)

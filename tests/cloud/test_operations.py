@@ -69,7 +69,7 @@ class TestOperations(test_lifecycle.LifecycleTestCase):
         self.shell(check)
         self.shell(agree)
         # each task has its first run within a minute
-        harness.wait_for(status, lambda: self.works(status), 70, 2)
+        harness.wait_for(status, lambda: self.works(status), every=2)
         pool = self.cloud.manage('pool', 'show', story.POOL)
         self.shell(grow.replace('192.0.2.10-192.0.2.250',
                                 '192.0.2.100-192.0.2.120'))

@@ -224,7 +224,7 @@ class TestQuickstart(unittest.TestCase):
             lambda: harness.host_entries().get(address) == port.mac_address,
             30)
         with netns_guest.NetnsGuest(port.mac_address) as guest:
-            lease = guest.wait_lease(10)
+            lease = guest.wait_lease(harness.PATIENCE)
             self.assertIsNotNone(lease)
             self.assertEqual(address, lease.address)
         self.say(f'a guest has the predicted address {address}')

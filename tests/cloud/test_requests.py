@@ -43,7 +43,7 @@ class TestRequests(base.CloudTestCase):
             for server in list(compute.servers()):
                 compute.delete_server(server.id)
             harness.wait_for('servers are deleted',
-                             lambda c=compute: not list(c.servers()), 120)
+                             lambda c=compute: not list(c.servers()))
         # a port that its owner made outlives the server
         network = self.cloud.sdk().network
         for port in list(network.ports(
@@ -112,7 +112,7 @@ class TestRequests(base.CloudTestCase):
             server = compute.find_server(name)
             self.assertNotEqual('ERROR', server.status, name)
             return server.status == 'ACTIVE' and server
-        server = harness.wait_for(f'{name} is ACTIVE', check, 120, 0.3)
+        server = harness.wait_for(f'{name} is ACTIVE', check, every=0.3)
         return sorted(ip['ip_address'] for port in self.cloud.sdk(
             'admin').network.ports(device_id=server.id)
             for ip in port.fixed_ips)
@@ -142,12 +142,38 @@ class TestRequests(base.CloudTestCase):
         self.assertEqual(self.held(), self.active('form'))
 
     def test_several_servers(self) -> None:
-        self.create(self.nic, max_count=3)
+        self.create(self.nic, min_count=3, max_count=3)
         names = [f'form-{number}' for number in (1, 2, 3)]
         held = {address for name in names for address in self.held(name)}
         self.assertEqual(held, {address for name in names
                                 for address in self.active(name)})
         self.assertEqual(3, len(held))
+
+    def test_as_many_as_there_may_be(self) -> None:
+        """Only what is certain is reserved; the others get theirs too."""
+        self.create(self.nic, min_count=1, max_count=3)
+        held = self.held('form-1')
+        self.assertEqual(1, len(held))
+        self.assertEqual([], self.held('form-2') + self.held('form-3'))
+        given = {address for number in (1, 2, 3)
+                 for address in self.active(f'form-{number}')}
+        self.assertEqual(3, len(given))
+        self.assertLess(set(held), given)
+
+    def test_refused_by_the_quota(self) -> None:
+        """What Nova refuses is free at once, and leaves nothing."""
+        admin = self.cloud.sdk('admin').compute
+        project = self.cloud.sdk().current_project_id
+        admin.update_quota_set(project, instances=1)
+        self.addCleanup(admin.revert_quota_set, project)
+        before = list(self.cloud.inventory.changes())
+        self.create(self.nic, min_count=8, max_count=8, expected=403)
+        self.assertEqual([], list(self.cloud.inventory.addresses()))
+        self.assertEqual(before, list(self.cloud.inventory.changes()))
+        self.create(self.nic, min_count=1, max_count=8)
+        # Nova gives the only one the name as it is
+        self.active('form')
+        self.assertEqual(1, len(list(self.cloud.inventory.addresses())))
 
     def test_port(self) -> None:
         port = self.cloud.sdk().network.create_port(
@@ -277,7 +303,7 @@ class TestRequests(base.CloudTestCase):
         self.assertEqual(self.held(), self.active('form'))
 
     def test_full(self) -> None:
-        answer = self.create(self.nic, max_count=POOL_SIZE + 1, expected=409)
+        answer = self.create(self.nic, min_count=POOL_SIZE + 1, expected=409)
         self.assertIn('No more addresses',
                       self.fault(answer, 'conflictingRequest', 409))
         self.assertEqual([], list(self.cloud.inventory.addresses()))

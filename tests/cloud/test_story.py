@@ -23,7 +23,7 @@ class TestStory(unittest.TestCase):
     """Real guests on the one-machine cloud, steps a to g."""
 
     def test_story(self) -> None:
-        harness.minicloud.up('libvirt')
+        harness.up('libvirt')
         told = story.Story(harness.Cloud(), lambda line: print(
             line, file=sys.stderr))
         told.prepare()

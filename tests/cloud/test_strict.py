@@ -51,7 +51,7 @@ class TestStrict(base.CloudTestCase):
         harness.minicloud.start(*DAEMONS)
         self.cloud.forget_servers()
         harness.wait_for('no host entry is left',
-                         lambda: not harness.host_entries(), 30)
+                         lambda: not harness.host_entries())
 
     def create(self, name: str) -> None:
         self.cloud.sdk().compute.create_server(name=name, **self.wanted)
@@ -62,7 +62,7 @@ class TestStrict(base.CloudTestCase):
         address = port.fixed_ips[0]['ip_address']
         self.assertEqual(port.mac_address, harness.host_entries()[address])
         with netns_guest.NetnsGuest(port.mac_address) as guest:
-            lease = guest.wait_lease(10)
+            lease = guest.wait_lease(harness.PATIENCE)
             self.assertIsNotNone(lease, f'{name} got no lease')
             self.assertEqual(address, lease.address)
 
@@ -91,13 +91,13 @@ class TestStrict(base.CloudTestCase):
             server = harness.wait_for(
                 'strict is in ERROR',
                 lambda: next(iter(self.cloud.sdk().compute.servers(
-                    name='^strict$', status='ERROR')), None), 120, 0.5)
+                    name='^strict$', status='ERROR')), None), every=0.5)
             self.assertIsNone(self.cloud.port(server.id))
             self.assertEqual({}, harness.host_entries())
         self.assertIn(f'does not serve {reserved} yet',
                       COMPUTE_LOG.read_text()[told:])
         harness.wait_for(f'{reserved} is free', lambda:
-                         self.cloud.address_state(reserved) == 'free', 60)
+                         self.cloud.address_state(reserved) == 'free')
         self.assertEqual({}, harness.host_entries())
         self.create('strict-2')
         self.boot('strict-2')

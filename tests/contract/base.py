@@ -37,6 +37,7 @@ from hypothesis import strategies
 import testtools
 
 from oslo_config import cfg
+import tests
 from tests import lab
 from vmip_plugin.agent import lease as agent_lease
 from vmip_plugin.agent import release
@@ -270,8 +271,7 @@ class DriverContract(testtools.TestCase):
             .map(''.join),
             strategies.from_regex(r'[a-z0-9-]{1,64}', fullmatch=True))
 
-        @hypothesis.settings(max_examples=60, deadline=None, database=None,
-                             derandomize=True)
+        @hypothesis.settings(max_examples=tests.examples(60))
         @hypothesis.given(strategies.lists(text, min_size=1, max_size=20))
         def put(names: list[str]) -> None:
             with self.put_names(names):

@@ -226,7 +226,7 @@ class TestDoctor22(kea.KeaContract):
         started = time.monotonic()
         error = self.assertRaises(exceptions.DHCPServerUnavailable,
                                   lambda: list(slow.leases()))
-        self.assertTrue(0.9 < time.monotonic() - started < 3)
+        self.assertTrue(0.9 < time.monotonic() - started < lab.PATIENCE)
         self.assertIn('did not answer within 1 s', str(error))
 
     def test_pages(self) -> None:
@@ -435,7 +435,7 @@ class TestHTTPS(kea.KeaContract):
         started = time.monotonic()
         error = self.assertRaises(exceptions.DHCPServerUnavailable,
                                   slow.put, [entry(1)])
-        self.assertTrue(0.9 < time.monotonic() - started < 4)
+        self.assertTrue(0.9 < time.monotonic() - started < lab.PATIENCE)
         self.assertIn('did not answer within 1 s', str(error))
 
 
@@ -481,7 +481,7 @@ class TestDatabaseMariaDB22(kea.DatabaseContract):
         error = self.assertRaises(exceptions.DHCPServerUnavailable,
                                   self.driver.put, [entry(2)])
         # its time and two seconds, for the old connection and for a new one
-        self.assertTrue(1.5 < time.monotonic() - started < 12)
+        self.assertTrue(1.5 < time.monotonic() - started < lab.PATIENCE)
         self.assertIn('start it', str(error))
 
 

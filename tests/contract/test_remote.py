@@ -52,7 +52,7 @@ class TestRemote(server.RemoteContract):
         self.driver = self.server.driver()
         self.assertRaises(exceptions.DHCPServerUnavailable,
                           lambda: self.driver.capabilities)
-        self.assertLess(time.monotonic() - started, 2 * wire.ALIVE + 2)
+        self.assertLess(time.monotonic() - started, lab.PATIENCE)
         text = f'no vmip-agent on {self.site.host} answers: start it'
         for call in (lambda: self.driver.put([entry(1)]),
                      lambda: self.driver.remove([entry(1)]),
@@ -187,7 +187,7 @@ class TestBroker(testtools.TestCase):
             error = self.assertRaises(exceptions.DHCPServerUnavailable,
                                       self.driver.put, [entry(1)])
             self.assertIn('the message bus cannot be used', str(error))
-            self.assertLess(time.monotonic() - started, 2 * wire.ALIVE)
+            self.assertLess(time.monotonic() - started, lab.PATIENCE)
         self.broker.start()
         lab.wait_for(self._puts, 60)
         self.assertEqual([entry(1)], list(self.driver.entries()))

@@ -90,6 +90,8 @@ class Clock(fixtures.Fixture):
     def _setUp(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
             'vmip_plugin.inventory.clock.now', lambda: self.now))
+        self.useFixture(fixtures.MonkeyPatch(
+            'vmip_plugin.dhcp.breaker.now', lambda: self.now.timestamp()))
 
     def forward(self, seconds: float) -> None:
         self.now += datetime.timedelta(seconds=seconds)
@@ -179,7 +181,8 @@ class TestCase(testtools.TestCase):
         """Reserve an address by hand."""
         return self.inventory.hold(records.Hold(
             'pool', ip(address), name, project,
-            None if seconds is None else clock.after(seconds)))
+            None if seconds is None else clock.after(seconds),
+            any_project=bool(name) and project is None))
 
     def state(self, address: str) -> State:
         return self.row(address).state

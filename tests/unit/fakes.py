@@ -44,10 +44,26 @@ class Cloud(cloud.Cloud):
         self.unlisted: set[str] = set()
         self.asked: list[str] = []
         self.blind = False
+        self.project = 'service'
+        #: Nova lists none that it has deleted
+        self.forgetful = False
 
     def sees_all_projects(self) -> bool:
         self._ask('credentials')
         return not self.blind
+
+    def renew(self) -> None:
+        pass
+
+    def check_region(self) -> None:
+        pass
+
+    def project_id(self) -> str:
+        return self.project
+
+    def has_deleted(self, server_id: str) -> bool:
+        self._ask(f'deleted {server_id}')
+        return not self.forgetful and server_id not in self.servers
 
     def add(self, number: int, *addresses: str, mac: str | None = None,
             server: int | None = None, network: str = base.NETWORK,
@@ -109,6 +125,13 @@ class Cloud(cloud.Cloud):
         del self.known[base.port_id(number)]
         del self.servers[base.server_id(number)]
         self.deleted[base.server_id(number)] = clock.now()
+
+    def delete_all(self) -> None:
+        """Delete all servers and their ports."""
+        for port in self.known.values():
+            self.servers.pop(port.device_id, None)
+            self.deleted[port.device_id] = clock.now()
+        self.known.clear()
 
     def server_status(self, server_id: str) -> str | None:
         self._ask(f'server {server_id}')
@@ -207,6 +230,15 @@ class Agents:
     def __init__(self) -> None:
         self.hints: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
+        #: what they heard on the wire; of any other address nothing is known
+        self.heard: dict[types.Address, bool] = {}
+        #: the addresses of each question
+        self.probed: list[list[str]] = []
+
+    def probe(self, addresses: Sequence[types.Address], timeout: float = 2.0,
+              ) -> dict[types.Address, bool | None]:
+        self.probed.append([str(address) for address in addresses])
+        return {address: self.heard.get(address) for address in addresses}
 
     def release_lease(self, address: str, mac: str, server_id: str | None,
                       port_id: str | None, dhcp_server: str | None) -> None:

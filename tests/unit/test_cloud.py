@@ -252,6 +252,8 @@ class TestPages(CloudTestCase):
                     (200, {'ports': [{'id': 'x'}]}),
                     (200, {'ports': [{**PORT_BODY, 'fixed_ips': 1}]}),
                     *([(200, same)] if page == 2 else [])):
+                if page > 1 and instead[0] == 404:
+                    continue    # its marker was deleted: see below
                 self.asked.clear()
                 self.instead = page, instead
                 error = self.assertRaises(
@@ -304,16 +306,11 @@ class TestPorts(CloudTestCase):
             self.assertRaises(exceptions.CloudUnavailable, self.list)
 
     def test_these(self) -> None:
-        admin = self.useFixture(fixtures.MockPatchObject(
-            cloud.Cloud, 'sees_all_projects', return_value=True)).mock
         wanted = [base.port_id(n) for n in range(60)]
         for part, there in ((wanted[:50], [7]), (wanted[50:], [])):
             self.page('/ports?' + '&'.join(f'id={id}' for id in part), *there)
         self.assertEqual([base.port_id(7)], [
             port.id for port in self.cloud.these_ports(wanted)])
-        admin.return_value = False
-        self.assertRaises(exceptions.CloudUnavailable,
-                          self.cloud.these_ports, wanted)
 
     def test_one_is_not_what_is_promised(self) -> None:
         self.answers['/ports?network_id=n'] = 200, {'ports': [

@@ -51,7 +51,7 @@ class HealthTestCase(base.TestCase):
     def ask(self, path: str, method: str = 'GET', **headers: str,
             ) -> tuple[int, str, str]:
         with contextlib.closing(http.client.HTTPConnection(
-                self.address, self.port, timeout=10)) as connection:
+                self.address, self.port, timeout=60)) as connection:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             return (answer.status, answer.headers.get('Content-Type', ''),
@@ -90,7 +90,7 @@ class TestLive(HealthTestCase):
         self.pulse.ask = ask
         self.serve()
         # one that cannot be asked now is asked again
-        self.assertTrue(asked.wait(10))
+        self.assertTrue(asked.wait(60))
 
     def test_what_is_away_kills_nobody(self) -> None:
         self.serve(database=lambda: 'it is away')
@@ -201,7 +201,11 @@ class TestServer(HealthTestCase):
         self.assertNotIn('from-outside', self.log.output)
 
     def test_slow_clients(self) -> None:
-        """They neither keep others waiting nor cost a thread each."""
+        """They neither keep others waiting nor cost a thread each.
+
+        Not because they are ended for their silence some time.
+        """
+        self.patch(health._Handler, 'timeout', 3600.0)
         self.serve()
         before = threading.active_count()
         slow = [socket.create_connection((self.address, self.port))
@@ -211,9 +215,7 @@ class TestServer(HealthTestCase):
         for one in slow[-health.CONNECTIONS:]:
             with contextlib.suppress(OSError):
                 one.sendall(b'GET /metrics HTT')
-        began = time.monotonic()
         self.assertEqual(200, self.ask('/metrics')[0])
-        self.assertLess(time.monotonic() - began, health.SILENCE / 2)
         lab.wait_for(lambda: threading.active_count()
                      <= before + health.CONNECTIONS)
 

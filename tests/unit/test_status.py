@@ -161,7 +161,7 @@ class TestStatus(base.TestCase):
         self.assertIn('Not known: ', self.check(1, {where: 1}))
         self.cloud.away = False
         self.cloud.blind = True
-        self.assertIn('role admin', self.check(2, {where: 2}))
+        self.assertIn('do not show everything', self.check(2, {where: 2}))
 
     def test_worst_counts(self) -> None:
         self.cloud.blind = True

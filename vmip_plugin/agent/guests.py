@@ -20,6 +20,8 @@ from vmip_plugin.agent import decide
 from vmip_plugin.agent import lease as lease_
 from vmip_plugin import cloud as cloud_
 from vmip_plugin import exceptions
+from vmip_plugin.openstack import presence
+from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
 
@@ -79,11 +81,10 @@ class Guests:
         """
         words = {lease.key: decide.Word.UNKNOWN for lease in leases}
         try:
-            if not self._cloud.sees_all_projects():
-                LOG.error('The user in [cloud] has not the role admin, so '
-                          'that what is not shown may be there all the same. '
-                          'Nothing is released.')
-                return words
+            look = presence.Look(self._cloud, presence.Known([
+                types.Witness(one.port_id or '', one.server_id, None)
+                for one in witnesses]))
+            look.see_all()
             sound = bool(witnesses)
             if sound and not self._ports(one.mac for one in witnesses):
                 # A guest that was deleted a moment ago may still answer.
@@ -102,7 +103,7 @@ class Guests:
                 ports = self._ports(lease.mac for lease in batch)
                 for lease in batch:
                     beat()
-                    word = self._word(lease, lease.mac in ports)
+                    word = self._word(look, lease, lease.mac in ports)
                     if word is decide.Word.GONE and not (
                             sound or self._has(lease.network_id, networks)):
                         word = decide.Word.UNKNOWN
@@ -123,7 +124,8 @@ class Guests:
                           else 'a single network')
         return known[network_id]
 
-    def _word(self, lease: lease_.Lease, has_port: bool) -> decide.Word:
+    def _word(self, look: presence.Look, lease: lease_.Lease,
+              has_port: bool) -> decide.Word:
         if not lease.identified:
             return decide.Word.STRANGER
         exists = has_port or (
@@ -131,10 +133,14 @@ class Guests:
             and self._cloud.port(lease.port_id) is not None)
         if lease.server_id is None or exists and not self._ask_shutoff:
             return decide.Word.EXISTS if exists else decide.Word.GONE
-        status = self._cloud.server_status(lease.server_id)
+        try:
+            status = look.server(lease.server_id)
+        except exceptions.QuestionFailed as exc:
+            LOG.info('%s is kept: %s', lease.address, exc)
+            return decide.Word.EXISTS if exists else decide.Word.UNKNOWN
         if status == 'SHUTOFF':
             return decide.Word.SHUT_OFF
-        if exists or status is not None and status not in cloud_.GONE:
+        if exists or status != presence.DELETED:
             return decide.Word.EXISTS
         return decide.Word.GONE
 

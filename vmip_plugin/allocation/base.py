@@ -67,6 +67,17 @@ class Allocator(abc.ABC):
         """
         return key
 
+    def freed_keys(self, before: datetime.datetime) -> tuple[int, int] | None:
+        """Return the pick keys of addresses freed before a moment.
+
+        For an allocator under which addresses that were used come after all
+        that were not, so that one row more is needed for each server.
+
+        :returns: the first of these keys and the first after them; None: an
+            address that was freed is taken again before others are.
+        """
+        return None
+
     def fresh_first(self, index: int, key: int) -> bool:
         """Tell whether a never used address goes before a free one.
 

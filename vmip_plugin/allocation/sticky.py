@@ -35,6 +35,9 @@ class StickyAllocator(sequential.SequentialAllocator):
     def key(self, pool_id: str, position: int) -> int:
         return min(position, _USED - 1)
 
+    def freed_keys(self, before: datetime.datetime) -> tuple[int, int]:
+        return _USED, self.freed_key(0, before)
+
     def freed_key(self, key: int, at: datetime.datetime) -> int:
         return min(_USED + (at - _EPOCH) // datetime.timedelta(microseconds=1),
                    base.MAX_KEY)

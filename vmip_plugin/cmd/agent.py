@@ -25,6 +25,7 @@ from oslo_log import log as logging
 from vmip_plugin.agent import service
 from vmip_plugin import bus
 from vmip_plugin import cloud
+from vmip_plugin.cmd import common
 from vmip_plugin import conf as conf_
 from vmip_plugin import exceptions
 from vmip_plugin import health
@@ -53,6 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise exceptions.ConfigError(
                 'no [cloud] auth_type is configured: Nova and Neutron must '
                 'be asked before a lease is released')
+        common.check_cloud(conf)
         agent = service.Agent(conf, cloud.Cloud(conf), _transport(conf),
                               socket.gethostname())
         stop = threading.Event()

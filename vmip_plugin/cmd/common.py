@@ -32,6 +32,9 @@ from vmip_plugin.inventory import api
 
 LOG = logging.getLogger(__name__)
 
+#: Longest time in seconds that Keystone may take when a program starts.
+START_TIMEOUT = 5.0
+
 
 def setup(prog: str, args: Sequence[str]) -> cfg.ConfigOpts:
     """Read the configuration and set up the log.
@@ -78,6 +81,19 @@ def worker(conf: cfg.ConfigOpts, inventory: api.Inventory,
     return work.Worker(
         conf, inventory, manager.load_drivers(conf), cloud,
         rpc.AgentClient(bus.rpc_transport(conf)))
+
+
+def check_cloud(conf: cfg.ConfigOpts) -> None:
+    """See that it is clear which Nova and Neutron are asked.
+
+    :raises ConfigError: the catalogue has several regions and [cloud] names
+        none of them.
+    """
+    try:
+        vmip_cloud.Cloud(conf, timeout=START_TIMEOUT).check_region()
+    except exceptions.CloudUnavailable as exc:
+        # each look at the cloud checks it again
+        LOG.warning('The regions cannot be checked yet: %s', exc)
 
 
 def check_schema(inventory: api.Inventory) -> None:

@@ -32,12 +32,13 @@ LOG = logging.getLogger(__name__)
 def serve(conf: cfg.ConfigOpts) -> int:
     inventory = api.Inventory(conf, 'vmip-listener')
     common.check_schema(inventory)
+    common.check_cloud(conf)
     cloud = vmip_cloud.Cloud(conf)
     worker = common.worker(conf, inventory, cloud)
     stop = common.stop_event()
     server = listener.Listener(
         conf, listener.get_transport(conf),
-        handler.Handler(inventory, worker, cloud))
+        handler.Handler(conf, inventory, worker, cloud))
     health.serve(conf, health.Health(
         metrics.LISTENER, [server.pulse],
         {'database': inventory.database.behind,

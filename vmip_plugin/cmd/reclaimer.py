@@ -71,6 +71,7 @@ def _periodic(reclaimer: tasks.Reclaimer, task: tasks.Task,
 def serve(conf: cfg.ConfigOpts) -> int:
     inventory = api.Inventory(conf, 'vmip-reclaimer')
     common.check_schema(inventory)
+    common.check_cloud(conf)
     cloud = vmip_cloud.Cloud(conf)
     stop = common.stop_event()
     owner = vmip_owner.Owner(conf, tasks.this_process())

@@ -139,14 +139,17 @@ class Checks(upgradecheck.UpgradeCommands):
                 'Nova and Neutron no address and no lease is taken back')
         cloud = vmip_cloud.Cloud(self._conf, timeout=_TIMEOUT)
         try:
+            cloud.check_region()
             if cloud.sees_all_projects():
                 return Result(Code.SUCCESS)
+        except exceptions.ConfigError as exc:
+            return Result(Code.FAILURE, str(exc))
         except exceptions.CloudUnavailable as exc:
             return Result(Code.WARNING, f'Not known: {exc}')
         return Result(
-            Code.FAILURE, 'The user of [cloud] does not have the role admin: '
-            'what others own looks deleted to it, so that nothing is taken '
-            'back')
+            Code.FAILURE, 'Nova and Neutron do not show everything to the '
+            '[cloud] user: what others own looks deleted to it, so that '
+            'nothing is taken back')
 
     _upgrade_checks = (
         ('Configuration', _configuration),

@@ -12,9 +12,12 @@
 
 """Configuration: a ConfigOpts of our own, never a host service's CONF."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import os
+import pwd
+import re
+from typing import Any
 
 from oslo_config import cfg
 
@@ -26,6 +29,7 @@ from vmip_plugin.conf import listener
 from vmip_plugin.conf import monitoring
 from vmip_plugin.conf import reclaimer
 from vmip_plugin.conf import reserve
+from vmip_plugin.conf import urls
 from vmip_plugin import exceptions
 from vmip_plugin import version
 
@@ -33,6 +37,12 @@ DEFAULT_FILE = '/etc/vmip/vmip.conf'
 
 GROUPS = (agent, cloud, database, dhcp, listener, monitoring, reclaimer,
           reserve)
+
+
+_URLS = {
+    ('database', 'connection'): urls.check_database,
+    ('database', 'slave_connection'): urls.check_database,
+    ('reclaimer', 'coordination_url'): urls.check_coordination}
 
 
 def path() -> str:
@@ -61,19 +71,35 @@ def parse(conf: cfg.ConfigOpts, args: Sequence[str], prog: str) -> None:
              version=version.version_string())
         check_values(conf)
     except (cfg.ConfigFilesNotFoundError, cfg.ConfigFileParseError,
-            cfg.ConfigFileValueError, cfg.RequiredOptError) as exc:
-        raise exceptions.ConfigError(str(exc)) from exc
+            cfg.ConfigFileValueError, cfg.ConfigFilesPermissionDeniedError,
+            cfg.RequiredOptError) as exc:
+        raise exceptions.ConfigError(_told(exc)) from None
 
 
 def check_values(conf: cfg.ConfigOpts) -> None:
     """Look at every value; oslo.config does so only when it is used.
 
-    :raises ConfigError: there is a wrong one.
+    :raises ConfigError: there is a wrong one. The message has no part of a
+        password.
     """
+    for name in conf:
+        group = _value(conf, name, name)
+        if isinstance(group, cfg.ConfigOpts.GroupAttr):
+            for each in group:
+                _value(group, each, f'[{name}] {each}')
+    for (section, name), check in _URLS.items():
+        if conf[section][name]:
+            check(f'[{section}] {name}', conf[section][name])
+
+
+def _value(values: Mapping[str, Any], name: str, option: str) -> Any:
     try:
-        for name in conf:
-            if isinstance(conf[name], cfg.ConfigOpts.GroupAttr):
-                dict(conf[name])
+        return values[name]
+    except (cfg.TemplateSubstitutionError, cfg.NoSuchOptError):
+        # their text has what follows the $, which may be a part of a password
+        raise exceptions.ConfigError(
+            f'{option}: oslo.config takes a $ for the beginning of another '
+            'option\'s name: write $$ for a $') from None
     except cfg.Error as exc:
         raise exceptions.ConfigError(str(exc)) from exc
 
@@ -92,6 +118,27 @@ def load(path: str = DEFAULT_FILE) -> cfg.ConfigOpts:
         conf([], project='vmip', default_config_files=[path],
              default_config_dirs=[])
         check_values(conf)
+    except (cfg.ConfigFilesNotFoundError,
+            cfg.ConfigFilesPermissionDeniedError):
+        why = ('cannot be read' if os.path.exists(path)
+               else 'is not there or cannot be reached')
+        raise exceptions.ConfigError(
+            f'{path} {why} by the user {_user()}: see that the file exists '
+            'and that this user may read it') from None
     except (cfg.Error, exceptions.ConfigError) as exc:
-        raise exceptions.ConfigError(f'{path}: {exc}') from exc
+        raise exceptions.ConfigError(f'{path}: {_told(exc)}') from None
     return conf
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _told(exc: Exception) -> str:
+    """Return an error's words without a line of the file it quotes."""
+    if isinstance(exc, cfg.ConfigFileParseError):
+        return re.sub(r": '.*", '', str(exc), flags=re.DOTALL)
+    return str(exc)

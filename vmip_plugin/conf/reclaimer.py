@@ -41,9 +41,23 @@ OPTS = [
     cfg.IntOpt(
         'max_releases', default=100, min=1,
         help='Most addresses taken for deleted in one pass.'),
+    cfg.IntOpt(
+        'fuse_addresses', default=10, min=0,
+        help='Where more addresses of a pool than this, and more than '
+             'fuse_percent of those in use there, have lost their ports '
+             'within an hour and Neutron itself did not report it, nothing '
+             'of that pool is released until "vmip-manage reclaim confirm".'),
+    cfg.IntOpt(
+        'fuse_percent', default=20, min=0, max=100,
+        help='Share of the addresses in use of a pool, in percent: see '
+             'fuse_addresses. 100: there is no such limit.'),
     cfg.BoolOpt(
         'dry_run', default=False,
-        help='Log what would be released, and release nothing.'),
+        help='Only log what is found out by comparing: no address is '
+             'released, no host entry that nobody wants is removed, none '
+             'that a server lost is written, no history is forgotten. What '
+             'the inventory was told goes on: pending host entries are '
+             'written and removed, reservations and reuse delays end.'),
     cfg.StrOpt(
         'coordination_url', secret=True,
         help='Where several vmip-reclaimers agree which of them does the '
@@ -52,7 +66,7 @@ OPTS = [
              'database of [database] connection; where that is SQLite, in '
              'the folder "coordination" beside it.'),
     cfg.IntOpt(
-        'history_days', default=0, min=0,
+        'history_days', default=90, min=0,
         help='Days for which the history of addresses is kept; 0: for ever. '
              'Who held an address at any moment of these days is told as '
              'before; of each address the one line that tells who had it at '

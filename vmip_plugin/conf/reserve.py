@@ -38,17 +38,32 @@ OPTS = [
         'ttl', default=600, min=10,
         help='Seconds after which a reservation ends that no port claimed.'),
     cfg.IntOpt(
+        'project_limit', default=100, min=0,
+        help='Most addresses of a pool that a project may hold in advance: '
+             'reserved by its requests, and not yet claimed by a port. '
+             'Beyond that a request is not refused: its addresses are picked '
+             'when Neutron makes the ports. 0: nothing is reserved in '
+             'advance but what is reserved by hand.'),
+    cfg.IntOpt(
+        'project_share', default=50, min=1, max=100,
+        help='The same as a share in percent of the addresses that the '
+             'project finds free, rounded down; the smaller of both counts. '
+             'With less than 100, requests alone never take the last free '
+             'address of a pool from others.'),
+    cfg.IntOpt(
         'network_cache_time', default=60, min=0,
         help='Seconds for which it is remembered which networks a project '
-             'may use. Neutron is asked for them where a client leaves the '
-             'network to Nova; that needs the credentials in [cloud], with '
-             'the role admin. 0: it is not asked, and such servers get their '
-             'address when Neutron makes the port.'),
+             'may use. Addresses are reserved in advance only there. Neutron '
+             'is asked for them with the credentials in [cloud], which need '
+             'the role admin; without credentials every network counts as '
+             'one that the project may use, unless the client leaves the '
+             'network to Nova. 0: Neutron is not asked, with the same '
+             'effect.'),
     cfg.FloatOpt(
         'network_timeout', default=2, min=0.1,
         help='Seconds that each of these questions may take. Without an '
-             'answer the request goes on without a reservation, and Neutron '
-             'is left alone for ten times as long.'),
+             'answer the request goes on without a reservation in advance, '
+             'and Neutron is left alone for ten times as long.'),
     cfg.StrOpt(
         'address_metadata_key', default='',
         help='Key of a server\'s metadata in which a client may ask for '

@@ -97,6 +97,9 @@ class Request:
     :param requester: the request's id and project.
     :param server_names: the name of each server that may be made, as Nova
         will call it; tenant's text, not checked. Empty for an attachment.
+    :param min_count: how many of them, from the first name on, Nova makes if
+        it accepts the request; None: all. It makes the others only as far as
+        the project's quota allows.
     :param networks: one for each network interface of each server; empty
         where the client does not choose (:attr:`choice`).
     :param server_id: the server of an attachment.
@@ -119,6 +122,7 @@ class Request:
     hints: Mapping[str, Any] = dataclasses.field(
         default_factory=dict, repr=False)
     addresses: tuple[types.Address, ...] = ()
+    min_count: int | None = None
     credentials: Mapping[str, Any] = dataclasses.field(
         default_factory=dict, repr=False, compare=False)
     deadline: float = dataclasses.field(default=math.inf, compare=False)
@@ -189,6 +193,15 @@ class PreCreateHook(abc.ABC):
         :raises Unable: it ends here if the operator says so, like any other
             exception, but with words of the hook's own.
         """
+
+    def concerns(self, request: Request) -> bool:
+        """Tell whether :meth:`before` has anything to do with a request.
+
+        Asked when :meth:`before` has taken too long. A request that does not
+        concern the hook goes on without it, whatever ``[reserve] on_error``
+        says. It must answer at once, from what the process knows.
+        """
+        return True
 
     def after(  # noqa: B027 - a hook may have nothing to settle
             self, request: Request, memo: Any, outcome: Outcome) -> None:

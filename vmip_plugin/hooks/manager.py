@@ -135,6 +135,10 @@ class Hooks:
             LOG.info('Hook %s refused a request: %s', hook.name, exc)
             raise
         except limit.TimeUp as exc:
+            if not self._concerns(hook, seen):
+                LOG.warning('A request that does not concern hook %s passes '
+                            'without it: %s', hook.name, exc)
+                return request
             return self._unable(hook, request, exc, base.Unable(
                 503, 'The request could not be prepared in time, try again '
                      'later.'))
@@ -147,6 +151,14 @@ class Hooks:
             return dataclasses.replace(request, addresses=result.addresses)
         ran.append(Ran(hook, seen, result))
         return request
+
+    @staticmethod
+    def _concerns(hook: _Hook, request: base.Request) -> bool:
+        try:
+            return hook.plugin.concerns(request)
+        except Exception:
+            LOG.exception('Hook %s', hook.name)
+            return True
 
     def _unable(self, hook: _Hook, request: base.Request,
                 exc: BaseException, answer: base.Unable) -> base.Request:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which network Nova takes where the client does not say."""
+"""Which networks a project may use."""
 
 import threading
 import time
@@ -36,6 +36,9 @@ class UsableNetworks:
 
     #: answers kept at most
     MAX_PROJECTS = 10000
+    #: seconds after which Neutron is asked again for a network that was not
+    #: in its answer: it may have been made since
+    RETRY = 5.0
     #: how many times the time-out Neutron is left alone after a failure
     PAUSE = 10
 
@@ -43,10 +46,13 @@ class UsableNetworks:
         timeout = conf.reserve.network_timeout
         self._cloud = vmip_cloud.Cloud(conf, timeout)
         self._pause = self.PAUSE * timeout
-        self._asks = conf.reserve.network_cache_time > 0
+        self._caches = conf.reserve.network_cache_time > 0
+        #: whether Neutron can be asked at all
+        self.asks = self._caches and bool(conf.cloud.auth_type)
         self._known: cachetools.TTLCache[
-            str, list[vmip_cloud.Network]] = cachetools.TTLCache(
-                self.MAX_PROJECTS, conf.reserve.network_cache_time)
+            str, tuple[list[vmip_cloud.Network], float]
+        ] = cachetools.TTLCache(
+            self.MAX_PROJECTS, conf.reserve.network_cache_time)
         self._lock = threading.Lock()
         self._quiet_until = 0.0
 
@@ -60,15 +66,31 @@ class UsableNetworks:
                  if network.auto or not auto]
         return found[0] if len(found) == 1 else None
 
-    def _usable(self, project_id: str) -> list[vmip_cloud.Network]:
-        if not self._asks:
+    def has(self, project_id: str, network_id: str) -> bool:
+        """Tell whether a project may use a network.
+
+        :raises CloudUnavailable: Neutron did not tell.
+        """
+        return any(network.id == network_id for network in
+                   self._usable(project_id, network_id))
+
+    def _usable(self, project_id: str, network_id: str | None = None,
+                ) -> list[vmip_cloud.Network]:
+        """Return the networks that a project may use.
+
+        :param network_id: should be one of them.
+        """
+        if not self._caches:
             raise exceptions.CloudUnavailable(
                 '[reserve] network_cache_time is 0')
+        now = time.monotonic()
         with self._lock:
-            known = self._known.get(project_id)
-            if known is not None:
+            known, since = self._known.get(project_id, (None, 0.0))
+            if known is not None and (
+                    network_id is None or now - since < self.RETRY
+                    or any(network.id == network_id for network in known)):
                 return known
-            if time.monotonic() < self._quiet_until:
+            if now < self._quiet_until:
                 raise exceptions.CloudUnavailable(
                     'it did not answer a moment ago')
         try:
@@ -80,5 +102,5 @@ class UsableNetworks:
                 self._quiet_until = time.monotonic() + self._pause
             raise
         with self._lock:
-            self._known[project_id] = answer
+            self._known[project_id] = answer, time.monotonic()
         return answer

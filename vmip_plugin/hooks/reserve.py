@@ -39,9 +39,11 @@ class ReserveHook(base.PreCreateHook):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf)
-        self._inventory = api.Inventory(conf, 'nova-api')
+        self._inventory = api.Inventory(conf, 'nova-api', in_request=True)
         self._networks = usable_networks.UsableNetworks(conf)
         self._enforcer = policies.enforcer(conf)
+        self._allowance = records.Allowance(conf.reserve.project_limit,
+                                            conf.reserve.project_share)
 
     def before(self, request: base.Request) -> list[records.Address]:
         asked = request.addresses or self._asked(request)
@@ -52,17 +54,26 @@ class ReserveHook(base.PreCreateHook):
         # one for each IP version; and nobody makes us look up thousands
         if len(asked) > 2 * len(interfaces):
             raise _nowhere()
-        if not interfaces:
+        if not interfaces or not asked and not self._may_have_pool(interfaces):
             return []
         try:
             wanted = self._wanted(request, interfaces, asked)
             if not wanted:
                 return []
-            return self._inventory.reserve(request.requester, wanted,
-                                           self.conf.reserve.ttl)
+            return self._inventory.reserve(
+                request.requester, wanted, self.conf.reserve.ttl,
+                self._allowance)
         except exceptions.PoolExhausted as exc:
             raise base.Unable(409, 'No more addresses are free on the '
                                    'requested network.') from exc
+        except exceptions.AddressAnswers as exc:
+            raise base.Refused(
+                409, 'The requested address is not free yet: its former '
+                     'holder still answers on the wire.') from exc
+        except exceptions.TooManyReserved as exc:
+            raise base.Refused(
+                409, 'The project has reserved too many addresses that no '
+                     'server has yet, try again later.') from exc
         except exceptions.AddressInUse as exc:
             raise base.Refused(409, 'The requested address is not free.'
                                ) from exc
@@ -70,19 +81,33 @@ class ReserveHook(base.PreCreateHook):
             # the pool was made smaller just now
             raise _nowhere() from exc
         except exceptions.InventoryUnavailable as exc:
-            if not asked and not any(
-                    self._inventory.may_have_pool(network_id=i.network_id)
-                    for i in interfaces):
-                return []
             raise base.Unable(503, 'Addresses cannot be reserved at the '
                                    'moment, try again later.') from exc
+
+    def concerns(self, request: base.Request) -> bool:
+        """Tell whether a request may get an address of a pool.
+
+        From what this process knows: neither the database nor Neutron is
+        asked. Where Nova chooses the network, nothing would have been
+        reserved without Neutron's answer either.
+        """
+        options = self.conf.reserve
+        return (bool(request.addresses)
+                or options.address_metadata_key in request.metadata
+                or options.address_hint_key in request.hints
+                or self._may_have_pool(request.networks))
+
+    def _may_have_pool(self, interfaces: Sequence[base.RequestedNetwork],
+                       ) -> bool:
+        return any(self._inventory.may_have_pool(network_id=i.network_id)
+                   for i in interfaces if i.network_id and not i.port_id)
 
     def after(self, request: base.Request, memo: Any,
               outcome: base.Outcome) -> None:
         if not memo:
             return
         if not outcome.accepted:
-            self._inventory.cancel(memo, f'Nova answered {outcome.status}')
+            self._inventory.withdraw(memo, f'Nova answered {outcome.status}')
         elif outcome.server_id and len(request.server_names) == 1:
             self._inventory.bind(memo, outcome.server_id)
 
@@ -104,14 +129,16 @@ class ReserveHook(base.PreCreateHook):
                     400, f'The value of the {what} {key} is not an IP '
                          f'address, or several with commas between them.'
                 ) from exc
-        if found and not self._enforcer.authorize(
-                policies.REQUEST_ADDRESS,
-                {key: request.credentials.get(key)
-                 for key in ('project_id', 'user_id')},
-                dict(request.credentials)):
+        if found and not self._may(policies.REQUEST_ADDRESS, request):
             raise base.Refused(403, 'You are not allowed to ask for an '
                                     'address.')
         return tuple(found)
+
+    def _may(self, rule: str, request: base.Request) -> bool:
+        return bool(self._enforcer.authorize(
+            rule, {key: request.credentials.get(key)
+                   for key in ('project_id', 'user_id')},
+            dict(request.credentials)))
 
     def _interfaces(self, request: base.Request, must: bool,
                     ) -> Sequence[base.RequestedNetwork]:
@@ -134,6 +161,30 @@ class ReserveHook(base.PreCreateHook):
                      'network, or try again later.') from exc
         return () if network is None else (base.RequestedNetwork(network),)
 
+    def _is_usable(self, request: base.Request, network_id: str,
+                   must: bool) -> bool:
+        """Tell whether the project may use a network that it names.
+
+        Nova finds that out only later, and holds what is reserved till then.
+
+        :param must: an address is asked for, so there is no going on without
+            knowing.
+        """
+        if not (self._networks.asks
+                and self._inventory.may_have_pool(network_id=network_id)
+                # of an admin Nova takes any network
+                and not self._may(policies.USE_ANY_NETWORK, request)):
+            return True
+        try:
+            return self._networks.has(request.requester.project_id,
+                                      network_id)
+        except exceptions.CloudUnavailable as exc:
+            if not must:
+                return False
+            raise base.Unable(
+                503, 'The address cannot be reserved at the moment, try '
+                     'again later.') from exc
+
     def _wanted(self, request: base.Request,
                 interfaces: Sequence[base.RequestedNetwork],
                 asked: tuple[types.Address, ...]) -> list[records.Wanted]:
@@ -153,12 +204,16 @@ class ReserveHook(base.PreCreateHook):
             network, address = interface.network_id, interface.fixed_ip
             if network is None or interface.port_id is not None:
                 continue
+            usable = (not request.networks
+                      or self._is_usable(request, network, bool(asked)))
+            certain = request.min_count if usable else 0
             if address is None:
-                taken = _take(left, network, where)
-                wanted.append(records.Wanted(network, names, taken))
+                taken = _take(left, network, where) if usable else ()
+                wanted.append(records.Wanted(network, names, taken,
+                                             certain=certain))
             elif network in where.get(address, ()):
                 wanted.append(records.Wanted(network, names, (address,),
-                                             only=True))
+                                             only=True, certain=certain))
         if left:
             raise _nowhere()
         return wanted

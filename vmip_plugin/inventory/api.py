@@ -24,6 +24,7 @@ from sqlalchemy import orm
 from vmip_plugin.inventory import entries
 from vmip_plugin.inventory import history
 from vmip_plugin.inventory import holds
+from vmip_plugin.inventory import losses
 from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import ports
 from vmip_plugin.inventory import questions
@@ -35,7 +36,8 @@ from vmip_plugin.inventory import transactions
 
 
 class Inventory(requests.Requests, ports.Ports, entries.Entries, holds.Holds,
-                questions.Questions, history.History, runs.Runs):
+                questions.Questions, history.History, runs.Runs,
+                losses.Losses):
     """The list: pools here, the rest in its parts."""
 
     @transactions.write
@@ -56,6 +58,7 @@ class Inventory(requests.Requests, ports.Ports, entries.Entries, holds.Holds,
             cidr=cidr, ranges=ranges, allocator_name=allocator,
             reuse_delay=reuse_delay, dhcp_servers=dhcp_servers)
         pools.adopt(session, pool, adopt)
+        self._known.note(network_id, subnet_id)
         return pools.record(session, pool)
 
     @transactions.write

@@ -12,7 +12,7 @@
 
 """The database under the list: engine, transactions, schema."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 import functools
@@ -34,32 +34,46 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import orm
 
+from vmip_plugin.conf import database as options
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import breaker
 from vmip_plugin.inventory import clock
+from vmip_plugin.sql import urls
 
+#: How many times as long as a request a daemon or a command waits.
+BATCH = 3
 #: Seconds that a writer waits for another one on SQLite.
 SQLITE_BUSY_TIMEOUT = 30
 #: Mean time in seconds between two looks who is next to write on SQLite.
 _POLL = 0.005
 # not UNIX_TIMESTAMP(), to which an hour of local time may be two
 _UNIX_TIME = {
-    'sqlite': "SELECT (julianday('now') - 2440587.5) * 86400",
     'mysql': "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', "
              'UTC_TIMESTAMP(6)) / 1e6',
     'postgresql': 'SELECT EXTRACT(EPOCH FROM clock_timestamp())'}
+#: How often the server is asked for its clock.
+_SAMPLES = 5
 _MIGRATIONS = pathlib.Path(__file__).parent / 'migrations'
 
 
 class Database:
     """One database, used from any number of threads and processes.
 
-    :param conf: options with oslo.db's group ``[database]``.
+    :param conf: options with the group ``[database]``.
+    :param in_request: a request of an API waits for the answers. Otherwise
+        statements may take longer.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, in_request: bool = False,
+                 ) -> None:
         self._options = dict(conf.database)
         self._connection = self._options.pop('connection')
         self._parameters = self._options.pop('connection_parameters')
+        own = {opt.dest: self._options.pop(opt.dest) for opt in options.OPTS}
+        self._connect_timeout: int = own['connect_timeout']
+        #: seconds that a statement may take
+        self.timeout: int = own['statement_timeout'] * (
+            1 if in_request else BATCH)
         # oslo.db waits for a database that is away; an API request must not,
         # nor must others wait for it.
         self._options.update(sqlite_fk=True, max_retries=0,
@@ -67,6 +81,7 @@ class Database:
         self._lock = threading.Lock()
         self._pid = 0
         self._engine: sa.Engine
+        self.breaker = breaker.Breaker(self._ping)
 
     @property
     def engine(self) -> sa.Engine:
@@ -77,37 +92,60 @@ class Database:
         with self._lock:
             # A forked worker must not use its parent's connections.
             if self._pid != os.getpid():
-                self._engine = self._new_engine()
+                self._engine = self._new_engine(self.timeout)
                 self._pid = os.getpid()
             return self._engine
 
-    def _url(self) -> str:
+    def _url(self) -> sa.URL:
         """Return the URL of a connection that has room for every name.
 
         MySQL's tables have. But oslo.db's default, and the ``charset=utf8``
         in most URLs of OpenStack services, is what it once took for UTF-8.
 
-        :raises sqlalchemy.exc.ArgumentError: it is no URL.
+        :raises ConfigError: it is not a URL of a supported database.
         """
-        url = sa.make_url(self._connection).update_query_string(
-            self._parameters)
-        if url.get_backend_name() == 'mysql':
-            url = url.update_query_dict({'charset': 'utf8mb4'})
-        return url.render_as_string(hide_password=False)
+        url = urls.parse('[database] connection', self._connection)
+        return url.update_query_string(self._parameters)
 
-    def _new_engine(self) -> sa.Engine:
+    def _new_engine(self, timeout: int | None) -> sa.Engine:
+        """Make an engine.
+
+        :param timeout: seconds that a statement may take; None: for ever.
+        """
+        url = self._url()
+        kind = url.get_backend_name()
+        if kind == 'mysql':
+            url = url.update_query_dict({'charset': 'utf8mb4'})
+        limits = {'connect_timeout': str(self._connect_timeout)}
+        if kind == 'mysql' and timeout is not None:
+            limits.update(dict.fromkeys(('read_timeout', 'write_timeout'),
+                                        str(timeout)))
+        more = {}
+        if kind != 'sqlite':
+            url = url.set(query={**limits, **url.query})
+            if self._options['pool_timeout'] is None:
+                more['pool_timeout'] = self.timeout
         context = enginefacade.transaction_context()
         try:
-            context.configure(connection=self._url(), **self._options)
+            context.configure(
+                connection=url.render_as_string(hide_password=False),
+                **{**self._options, **more})
             engine = context.writer.get_engine()
+            if kind == 'postgresql' and timeout is not None:
+                from vmip_plugin.sql import postgresql
+                postgresql.bound(engine, float(
+                    str(url.query['connect_timeout'])), timeout)
         except ImportError as exc:
             raise exceptions.ConfigError(
                 f'[database] connection needs what is not installed ({exc}): '
                 'pip install "vmip-plugin[mysql]" or '
                 '"vmip-plugin[postgresql]"') from exc
-        except (sa_exc.ArgumentError, db_exc.CantStartEngineError) as exc:
+        except (sa_exc.ArgumentError, db_exc.CantStartEngineError,
+                ValueError):
+            # their text may have a part of the password
             raise exceptions.ConfigError(
-                f'[database] connection: {_first_line(exc)}') from exc
+                '[database] connection: a value after the ? in it is wrong'
+            ) from None
         # Names in them are tenants' text: not for the log.
         engine.hide_parameters = True
         if engine.dialect.name == 'sqlite':
@@ -118,9 +156,33 @@ class Database:
             # the file writes the whole log back: so one stays open
             with _unavailable():
                 self._open = engine.connect()
-        elif engine.dialect.name == 'mysql':
+        elif timeout is not None:
+            session = {'mysql': _mysql_session,
+                       'postgresql': _postgresql_session}[kind]
+            sa.event.listen(engine, 'connect', functools.partial(
+                session, url, max(1, timeout - 1)))
+        if kind == 'mysql':
             sa.event.listen(engine, 'connect', _mysql_connect)
         return engine
+
+    def _ping(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(sa.text('SELECT 1'))
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Let what runs inside use the database, if that answers.
+
+        :raises InventoryUnavailable: it cannot be used, or has not answered
+            the one before in time.
+        """
+        self.breaker.check()
+        try:
+            with _unavailable():
+                yield
+        except exceptions.InventoryUnavailable as exc:
+            self.breaker.trip(exc)
+            raise
 
     @contextlib.contextmanager
     def read(self) -> Iterator[orm.Session]:
@@ -128,7 +190,7 @@ class Database:
 
         :raises InventoryUnavailable: the database is away or has no schema.
         """
-        with _unavailable(), orm.Session(self.engine) as session:
+        with self._guarded(), orm.Session(self.engine) as session:
             yield session
 
     @contextlib.contextmanager
@@ -142,9 +204,9 @@ class Database:
         """
         # On SQLite a transaction that first reads and then writes would be
         # refused, not queued, once another writer came between.
-        engine = self.engine.execution_options(vmip_write=True)
-        with _unavailable(), orm.Session(
-                engine, expire_on_commit=False, info={'actor': actor},
+        with self._guarded(), orm.Session(
+                self.engine.execution_options(vmip_write=True),
+                expire_on_commit=False, info={'actor': actor},
         ) as session:
             with self._turn():
                 session.connection()
@@ -177,7 +239,7 @@ class Database:
                     break
                 except BlockingIOError as exc:
                     if time.monotonic() > end:
-                        raise TimeoutError('others are writing') from exc
+                        raise OSError('others are writing') from exc
                     time.sleep(random.uniform(0, 2 * _POLL))
             yield
         finally:
@@ -185,35 +247,47 @@ class Database:
 
     def upgrade(self, revision: str = 'head') -> None:
         """Bring the schema up to a revision."""
-        with _unavailable():
-            command.upgrade(self._alembic(), revision)
+        self.revision()    # within a time-out, unlike what follows
+        try:
+            with _unavailable():
+                # a large table takes as long as it takes
+                engine = self._new_engine(None)
+                try:
+                    command.upgrade(self._alembic(engine), revision)
+                finally:
+                    engine.dispose()
+        except (NoSchema, sa_exc.NoSuchTableError) as exc:
+            raise exceptions.InventoryUnavailable(
+                'The schema is not what its version says: a table that this '
+                'version made is missing. Restore the database from a '
+                'backup, or begin with an empty one '
+                f'({_first_line(exc.__cause__ or exc)})') from exc
         with self._lock:
             # what a connection has seen of the old schema is of no use
-            self._engine.dispose()
+            if self._pid == os.getpid():
+                self._engine.dispose()
             self._pid = 0
 
     def revision(self) -> str | None:
         """Return the revision of the schema, None where there is no table."""
-        with _unavailable(), self.engine.connect() as connection:
+        with self._guarded(), self.engine.connect() as connection:
             return migration.MigrationContext.configure(
                 connection).get_current_revision()
 
-    def skew(self) -> float:
+    def skew(self) -> float | None:
         """Return how far the server's clock is from ours, in seconds.
 
-        At least: it may be more by the time that the answer took.
+        At least: it may be more by the time that the answer took. None where
+        there is no server, and so no other clock.
 
         :raises InventoryUnavailable: the database is away.
         """
-        with _unavailable(), self.engine.connect() as connection:
-            # the connection is there: what is measured is the question alone
-            connection.execute(sa.text('SELECT 1'))
-            began = time.monotonic()
-            theirs = float(connection.execute(
-                sa.text(_UNIX_TIME[self.engine.dialect.name])).scalar_one())
-            took = time.monotonic() - began
-        ours = clock.now().timestamp() - took / 2
-        return max(0.0, abs(theirs - ours) - took / 2)
+        if self.engine.dialect.name == 'sqlite':
+            return None
+        query = sa.text(_UNIX_TIME[self.engine.dialect.name])
+        with self._guarded(), self.engine.connect() as connection:
+            return apart(lambda: float(
+                connection.execute(query).scalar_one()))
 
     def head(self) -> str:
         """Return the revision that this version of vmip needs."""
@@ -233,11 +307,34 @@ class Database:
         return (f'the schema is {found or "none"}, this version needs '
                 f'{self.head()}')
 
-    def _alembic(self) -> alembic_config.Config:
+    @staticmethod
+    def _alembic(engine: sa.Engine) -> alembic_config.Config:
         config = alembic_config.Config()
         config.set_main_option('script_location', str(_MIGRATIONS))
-        config.attributes['engine'] = self.engine
+        config.attributes['engine'] = engine
         return config
+
+
+class NoSchema(exceptions.InventoryUnavailable):
+    """The database answers, and a table is not there."""
+
+
+def apart(ask: Callable[[], float]) -> float:
+    """Return how many seconds another clock is from ours, at least.
+
+    Whatever an answer takes and wherever it waits, the other clock was read
+    between the two moments that ours shows before and after. Of several
+    answers the one that says most counts.
+
+    :param ask: tells the other clock's seconds since 1970.
+    """
+    found = 0.0
+    for _ in range(_SAMPLES):
+        before = clock.now().timestamp()
+        theirs = ask()
+        after = clock.now().timestamp()
+        found = max(found, before - theirs, theirs - after)
+    return found
 
 
 @functools.cache
@@ -269,8 +366,8 @@ def _unavailable() -> Iterator[None]:
             f'The database cannot be used: {_first_line(exc)}') from exc
 
 
-def _no_schema() -> exceptions.InventoryUnavailable:
-    return exceptions.InventoryUnavailable(
+def _no_schema() -> NoSchema:
+    return NoSchema(
         'The database has no schema: run "vmip-manage db upgrade"')
 
 
@@ -296,6 +393,29 @@ def _sqlite_connect(connection: Any, record: Any) -> None:
     connection.execute(f'PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT * 1000}')
     connection.execute('PRAGMA journal_mode = WAL')
     connection.execute('PRAGMA synchronous = FULL')
+
+
+def _mysql_session(url: sa.URL, seconds: int, connection: Any,
+                   record: Any) -> None:
+    """Have the server give up before we do: that costs no connection."""
+    limit = (f'max_statement_time = {seconds}'
+             if 'MariaDB' in connection.get_server_info()
+             # it knows no such limit for statements that write
+             else f'max_execution_time = {seconds * 1000}')
+    with connection.cursor() as cursor:
+        cursor.execute(f'SET SESSION innodb_lock_wait_timeout = {seconds}, '
+                       f'{limit}')
+
+
+def _postgresql_session(url: sa.URL, seconds: int, connection: Any,
+                        record: Any) -> None:
+    given = str(url.query.get('options', ''))
+    with connection.cursor() as cursor:
+        for name in ('statement_timeout', 'lock_timeout'):
+            if name not in given:
+                cursor.execute(f'SET {name} = {seconds * 1000}')
+    # a rollback would undo it
+    connection.commit()
 
 
 def _mysql_connect(connection: Any, record: Any) -> None:

@@ -12,16 +12,18 @@
 
 """Who held which address when, and why it changed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from vmip_plugin.allocation import manager as allocators
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import models
+from vmip_plugin.inventory import moves
 from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
@@ -31,7 +33,12 @@ from vmip_plugin import types
 #: Clocks of several hosts may differ by so much.
 CLOCK_TOLERANCE = datetime.timedelta(seconds=60)
 
+#: Size of a pool up to which it is remembered for ever which server had an
+#: address last: it has a row for each of its addresses in the end anyway.
+REMEMBERED = 2 ** 16
+
 Change = models.HistoryRow
+Row = models.AddressRow
 
 
 class History(transactions.Transactions):
@@ -117,9 +124,9 @@ class History(transactions.Transactions):
         """Tell whether Neutron took an address from the MAC that had it.
 
         That is so where the release of its last holder with this MAC is
-        finished, or where the next one was let in, which both come after
-        Neutron has said that the port is gone; or where the port got another
-        MAC. Of a MAC that the list never knew there nothing is known.
+        finished, or where the next one was let in, which both need proof
+        that the port is gone; or where the port got another MAC. Of a MAC
+        that the list never knew there nothing is known.
         """
         of = sa.select(Change).where(Change.pool_id == pool_id,
                                      Change.address == address)
@@ -137,7 +144,8 @@ class History(transactions.Transactions):
             if after is None:
                 return False
             if last.new_state == states.State.RELEASING:
-                return after.event == states.Event.RESERVE
+                return after.event in (states.Event.RESERVE,
+                                       states.Event.CLAIM)
             return (after.event == states.Event.CHANGE
                     and after.port_id == last.port_id is not None)
 
@@ -158,7 +166,8 @@ class History(transactions.Transactions):
             newer.at <= before,
             sa.or_(newer.at > Change.at,
                    sa.and_(newer.at == Change.at, newer.id > Change.id)))
-        order = (Change.address, Change.at, Change.id)
+        # in the order of time: what is kept is not even looked at
+        order = (Change.at, Change.id)
         after: tuple[Any, ...] | None = None
         while True:
             # found outside of a write: others wait for that on SQLite
@@ -168,11 +177,11 @@ class History(transactions.Transactions):
                 query = query.where(transactions.beyond(order, after))
             with self.database.read() as session:
                 lines = session.execute(query).tuples().all()
-            ids = [line[2] for line in lines if line[3]]
+            ids = [line[1] for line in lines if line[2]]
             yield len(ids), self._forget(ids) if ids else 0
             if len(lines) < page:
                 return
-            after = tuple(lines[-1][:3])
+            after = tuple(lines[-1][:2])
 
     @transactions.write
     def _forget(self, session: orm.Session, ids: Sequence[int]) -> int:
@@ -181,6 +190,57 @@ class History(transactions.Transactions):
             .execution_options(synchronize_session=False))
         found: int = deleted.rowcount
         return found
+
+
+    def forget_names(self, before: datetime.datetime, page: int = 500,
+                     ) -> Iterator[tuple[int, int]]:
+        """Forget which server had an address last, a page at a time.
+
+        Only of what has been free since before a moment, in a pool so large
+        that addresses nobody had yet would be taken for ever instead. Such an
+        address is then like one of these, and the next to be taken.
+
+        :returns: how many addresses each page found, and how many of them
+            this call has changed.
+        """
+        with self.database.read() as session:
+            large = [
+                (pool.id, keys) for pool in session.scalars(
+                    sa.select(models.Pool))
+                if (keys := allocators.load(pool.allocator).freed_keys(before))
+                and pools.ranges(session, pool.id).size > REMEMBERED]
+        for pool_id, (first, last) in large:
+            while True:
+                query = sa.select(Row.id, Row.generation, Row.pick_key).where(
+                    Row.pool_id == pool_id, Row.state == states.State.FREE,
+                    Row.pick_key >= first, Row.pick_key < last).order_by(
+                        Row.pick_key).limit(page)
+                with self.database.read() as session:
+                    found = session.execute(query).tuples().all()
+                if found:
+                    yield len(found), self._forget_names(pool_id, {
+                        id: generation for id, generation, _ in found})
+                if len(found) < page:
+                    break
+                # what was freed in that very microsecond waits for the next
+                first = found[-1][2] + 1
+
+    @transactions.write
+    def _forget_names(self, session: orm.Session, pool_id: str,
+                      seen: Mapping[int, int]) -> int:
+        pool = session.get_one(models.Pool, pool_id)
+        how = allocators.load(pool.allocator)
+        within = pools.ranges(session, pool.id)
+        done = 0
+        for row in session.scalars(sa.select(Row).where(
+                Row.id.in_(seen), Row.state == states.State.FREE)):
+            position = within.position(row.address)
+            if row.generation == seen[row.id] and position is not None:
+                moves.swap(session, row, {
+                    'pick_key': how.key(pool.id, position),
+                    'former_name': None, 'former_project': None})
+                done += 1
+        return done
 
 
 def check_clock(session: orm.Session) -> None:

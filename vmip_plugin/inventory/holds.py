@@ -104,6 +104,14 @@ def _hold(session: orm.Session, wanted: records.Hold) -> records.Address:
         raise exceptions.VmipError(
             f'The reservation would have ended already, at '
             f'{wanted.until.isoformat(" ", "seconds")}')
+    if wanted.any_project == bool(wanted.project_id) and (
+            name or wanted.any_project):
+        raise exceptions.VmipError(
+            'Say whose server of that name it is for: of one project, or of '
+            'any')
+    if wanted.any_project and not name:
+        raise exceptions.VmipError(
+            'Say for which server of any project: its name is missing')
     pool = pools.find(session, wanted.pool)
     _check_name(session, pool, wanted)
     values = {'hold_name': name, 'hold_project': wanted.project_id,

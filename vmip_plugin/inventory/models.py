@@ -141,6 +141,8 @@ class AddressRow(Base):
         sa.Index('ix_addresses_state_expires_at', 'state', 'expires_at'),
         sa.Index('ix_addresses_pool_id_former_name',
                  'pool_id', 'former_name'),
+        # what a project holds in advance
+        sa.Index('ix_addresses_project_id_state', 'project_id', 'state'),
         Base.__table_args__)
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
@@ -170,6 +172,8 @@ class AddressRow(Base):
     evidence: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
     #: when the address last answered on the wire although its holder is gone
     answered_at: orm.Mapped[datetime.datetime | None]
+    #: until when an operator's word counts that the missing port is gone
+    loss_confirmed_until: orm.Mapped[datetime.datetime | None]
     #: a reservation by hand, kept when its server goes; the name '' is for
     #: any server of the project
     hold_name: orm.Mapped[str | None] = orm.mapped_column(
@@ -212,6 +216,10 @@ class HostEntryRow(Base):
     done_at: orm.Mapped[datetime.datetime | None]
     #: when the intent was written; of no row before revision 0004
     wanted_at: orm.Mapped[datetime.datetime | None]
+    #: what it waits for (:class:`states.WaitingFor`); NULL: for nothing
+    waiting_for: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+    #: since when it has waited for that
+    waiting_since: orm.Mapped[datetime.datetime | None]
 
     # Every change is a compare and swap on the generation, which only a
     # change of the intent makes grow.
@@ -225,6 +233,8 @@ class HistoryRow(Base):
     __tablename__ = 'history'
     __table_args__ = (
         sa.Index('ix_history_address_at', 'address', 'at'),
+        # what is older than it is kept
+        sa.Index('ix_history_at_id', 'at', 'id'),
         Base.__table_args__)
 
     id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
@@ -247,6 +257,30 @@ class HistoryRow(Base):
     hold_name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     hold_project: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
     hold_until: orm.Mapped[datetime.datetime | None]
+
+
+class QueueRow(Base):
+    """Where the requests of some projects wait for each other."""
+
+    __tablename__ = 'queues'
+
+    id: orm.Mapped[int] = orm.mapped_column(
+        sa.Integer, primary_key=True, autoincrement=False)
+    #: changes with every turn
+    turns: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+
+
+class LossRow(Base):
+    """A release that Neutron itself did not report, for the fuse."""
+
+    __tablename__ = 'losses'
+    __table_args__ = (
+        sa.Index('ix_losses_pool_id_at', 'pool_id', 'at'),
+        Base.__table_args__)
+
+    id: orm.Mapped[int] = orm.mapped_column(_Key, primary_key=True)
+    pool_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    at: orm.Mapped[datetime.datetime]
 
 
 class TaskRow(Base):

@@ -38,7 +38,7 @@ Row = models.AddressRow
 
 NOBODY: dict[str, Any] = {
     **dict.fromkeys(states.HOLDER), 'expires_at': None, 'gone_since': None,
-    'evidence': None, 'answered_at': None}
+    'evidence': None, 'answered_at': None, 'loss_confirmed_until': None}
 HOLD = ('hold_name', 'hold_project', 'hold_until')
 NO_HOLD: dict[str, Any] = dict.fromkeys(HOLD)
 
@@ -72,6 +72,9 @@ def move(session: orm.Session, row: Row, event: Event, state: State,
     old = State(row.state)
     if not states.is_legal(event, old, state):
         raise IllegalTransition(f'{event}: {old} to {state}')
+    if event is Event.RESERVE and old is State.RELEASING:
+        # the DHCP servers know the last holder still
+        values['evidence'] = row.evidence
     before = _holder(row)
     # A clock that was set back must not turn the history upside down.
     now = max(clock.now(), row.changed_at + _TICK)
@@ -130,7 +133,9 @@ def vacate(session: orm.Session, row: Row, event: Event, reason: str) -> None:
         if entries(session, row.id):
             # taken back before the DHCP servers had forgotten it
             move(session, row, event, State.RELEASING, reason,
-                 **{**values, 'gone_since': clock.now()})
+                 **{**values, 'gone_since': clock.now(),
+                    'evidence': row.evidence,
+                    'answered_at': row.answered_at})
             return
         # taken back while it rested
         used = (row.former_name is not None
@@ -145,6 +150,34 @@ def vacate(session: orm.Session, row: Row, event: Event, reason: str) -> None:
                 'expires_at': clock.after(pool.reuse_delay)})
     else:
         move(session, row, event, State.FREE, reason, **values, **NO_HOLD)
+
+
+def take_back(session: orm.Session, row: Row) -> bool:
+    """Make it as if a reservation had never been made.
+
+    :returns: False where it cannot be told how the address stood before.
+    :raises Overtaken: the row is not as it was read.
+    """
+    line = models.HistoryRow
+    last, before = [*session.scalars(sa.select(line).where(
+        line.pool_id == row.pool_id, line.address == row.address)
+        .order_by(line.at.desc(), line.id.desc()).limit(2)), None, None][:2]
+    if last is None or last.event != Event.RESERVE or (
+            last.at != row.changed_at):
+        return False
+    state = State(last.old_state)
+    values = {**NOBODY, 'state': state.value}
+    if state is State.RESERVED and is_held(row):
+        values['expires_at'] = row.hold_until
+    elif state is State.QUARANTINED and before is not None:
+        values['expires_at'] = before.expires_at
+    elif state is not State.FREE or row.hold_name is not None:
+        return False
+    if before is not None:
+        values['changed_at'] = before.at
+    swap(session, row, values)
+    session.delete(last)
+    return True
 
 
 def rest(session: orm.Session, which: Any, limit: int) -> int:

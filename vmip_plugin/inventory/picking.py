@@ -24,6 +24,7 @@ from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
 from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import states
+from vmip_plugin import types
 
 Event = states.Event
 State = states.State
@@ -124,7 +125,8 @@ def former(session: orm.Session, candidates: Sequence[models.Pool],
     """Return the address that a server of this name had last, if it is free.
 
     Also one that rests, and one of which only the DHCP servers have still to
-    forget the old MAC: what is in their way is the same server's.
+    forget the old MAC, silent so far: what is in their way is the same
+    server's.
     """
     remembering = [pool.id for pool in candidates
                    if allocators.load(pool.allocator).remembers]
@@ -137,7 +139,33 @@ def former(session: orm.Session, candidates: Sequence[models.Pool],
             Row.hold_name.is_(None),
             sa.or_(Row.state.in_([State.FREE, State.QUARANTINED]),
                    sa.and_(Row.state == State.RELEASING,
-                           Row.gone_since.is_not(None))))
+                           Row.answered_at.is_(None),
+                           sa.or_(Row.gone_since.is_not(None),
+                                  Row.evidence.in_(states.PROOF)))))
         .order_by(Row.changed_at.desc())
         .limit(1).with_for_update(skip_locked=True)).first()
     return row if row and row.former_name == name else None
+
+
+#: What may be given to the next holder before its release is done, if it is
+#: silent on the wire.
+IS_RELEASING: sa.ColumnElement[bool] = sa.and_(
+    Row.state == State.RELEASING, Row.evidence.in_(states.PROOF),
+    Row.answered_at.is_(None), Row.hold_name.is_(None))
+
+
+def releasing(session: orm.Session, candidates: Sequence[models.Pool],
+              skip: Sequence[types.Address] = (), limit: int = 1,
+              ) -> Sequence[Row]:
+    """Return addresses whose holders are gone for sure, silent ones only.
+
+    For where nothing is free; the one that has been silent longest is first.
+    What would have to rest before anybody gets it is not among them.
+    """
+    return session.scalars(
+        sa.select(Row).where(
+            Row.pool_id.in_([pool.id for pool in candidates
+                             if not pool.reuse_delay]),
+            IS_RELEASING, Row.pick_key >= 0, Row.address.not_in(skip))
+        .order_by(Row.changed_at, Row.id)
+        .limit(limit).with_for_update(skip_locked=True)).all()

@@ -41,6 +41,8 @@ CHUNK = 256
 UNPICKED = -1
 #: Fresh index of a pool all of whose addresses have a row.
 _ALL = allocation.MAX_KEY
+#: Size of a pool up to which its rows are counted for a request.
+_COUNTED = 4096
 #: Addresses that are looked up at a time.
 _PAGE = 500
 
@@ -356,6 +358,22 @@ def freshen(session: orm.Session, pool: models.Pool) -> bool:
             return True
     _set_fresh(session, pool, _ALL)
     return False
+
+
+def fresh(session: orm.Session, pool: models.Pool) -> int:
+    """Return how many addresses nobody wanted yet.
+
+    Of a large pool those that were asked for by name are counted too, until
+    their turn comes: it would take too long to count them.
+    """
+    if pool.fresh_index == _ALL:
+        return 0
+    size = ranges(session, pool.id).size
+    if size > _COUNTED:
+        return size - pool.fresh_index
+    return size - (session.scalar(
+        sa.select(sa.func.count()).select_from(Row).where(
+            Row.pool_id == pool.id, Row.pick_key >= 0)) or 0)
 
 
 def _set_fresh(session: orm.Session, pool: models.Pool, index: int) -> None:

@@ -23,6 +23,7 @@ from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import entries
 from vmip_plugin.inventory import history
+from vmip_plugin.inventory import losses
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
 from vmip_plugin.inventory import picking
@@ -37,6 +38,8 @@ from vmip_plugin import types
 CLAIM_GRACE = 5
 #: The same for a released address.
 RELEASE_GRACE = 2
+#: Addresses still being released that are looked at on the wire at a time.
+MOST_LOOKED_AT = 8
 #: Addresses that are read at a time.
 _PAGE = 1000
 
@@ -53,30 +56,37 @@ class Ports(transactions.Transactions):
               requester: records.Requester, port_id: str, mac: str | None,
               server_id: str | None, address: types.Address | None = None,
               skip: Sequence[types.Address] = (), serve: bool = True,
+              silent: Sequence[records.Address] = (),
               ) -> records.Claim | None:
         """Give a port its address, as Neutron makes the port.
 
         The request's reservation is taken; where it has none, any free
-        address. In the same transaction the host entry becomes work to do.
+        address; where none is free, one whose holder is gone for sure, though
+        the DHCP servers have yet to forget it. In the same transaction the
+        host entry becomes work to do.
 
         :param server_id: the port's device, None where it has none.
         :param address: the address that the caller of Neutron asked for.
-        :param skip: addresses that Neutron refused as already given away.
+        :param skip: addresses that are not to be picked: Neutron refused
+            them as already given away, or they answer on the wire.
         :param serve: False for ports that no DHCP server shall know.
+        :param silent: addresses of an earlier :exc:`AddressReleasing` that
+            are silent on the wire.
         :returns: None where the subnet has no pool or ``address`` is in none
             of its ranges: the address is Neutron's business.
         :raises PoolExhausted: no address is free.
         :raises AddressInUse: ``address`` is held by somebody else.
+        :raises AddressReleasing: an address can be had if it is silent on
+            the wire: look, and call again.
         """
-        self._known.refresh(session)
         pool = pools.of_subnet(session, subnet_id)
         if pool is None:
             return None
-        self._known.note(pool)
+        self._known.note(pool.network_id, pool.subnet_id)
         values = {'request_id': requester.request_id,
                   'project_id': requester.project_id, 'port_id': port_id,
                   'mac': mac, 'server_id': server_id, 'expires_at': None,
-                  'gone_since': None, 'evidence': None, 'answered_at': None}
+                  'gone_since': None, 'answered_at': None}
         name: str | None = None
         row: Row | None
         if address is not None:
@@ -85,25 +95,37 @@ class Ports(transactions.Transactions):
                 return None
             before = _claimed_before(session, values, Row.id == row.id)
             if before is not None:
-                return records.Claim(before.address, repeated=True)
-            _claim_given(session, row, requester, values)
+                return records.Claim(before.address, repeated=True,
+                                     port_id=before.port_id or '')
+            _claim_given(session, row, requester, values, silent)
         else:
             before = _claimed_before(session, values, Row.pool_id == pool.id,
                                      Row.address.not_in(skip))
             if before is not None:
-                return records.Claim(before.address, repeated=True)
-            row, name = _claim_reserved(session, pool, requester, values)
+                return records.Claim(before.address, repeated=True,
+                                     port_id=before.port_id or '')
+            row, name = _claim_reserved(session, pool, requester, values,
+                                        skip, silent)
             if row is None:
                 row = picking.pick(
                     session, pool, '', Event.CLAIM, State.CLAIMED,
                     'port without a reservation', **values)
+            if row is None:
+                row = _claim_releasing(session, pool, values, skip, silent)
         if row is None:
             raise exceptions.PoolExhausted(
                 f'No free address is left in pool {pool.name}')
         if serve:
             entries.want_all(session, pool, row, clock.after(CLAIM_GRACE),
-                             name)
-        return records.Claim(row.address, repeated=False)
+                             name, anew=True)
+        return records.Claim(row.address, repeated=False, port_id=port_id)
+
+    def find_address(self, subnet_id: str, address: types.Address,
+                     ) -> records.Address | None:
+        """Return how an address stands, None where no pool has it."""
+        with self.database.read() as session:
+            row = _row(session, subnet_id, address)
+            return None if row is None else records.Address.of(row)
 
     @transactions.write
     def disown(self, session: orm.Session, subnet_id: str,
@@ -124,20 +146,32 @@ class Ports(transactions.Transactions):
 
     @transactions.write
     def undo_claim(self, session: orm.Session, subnet_id: str,
-                   address: types.Address, ttl: int) -> bool:
+                   address: types.Address, port_id: str, ttl: int,
+                   evidence: states.Evidence | None = None) -> bool:
         """Give a claim back whose port was not made after all.
 
         What was reserved is reserved as it was before: Nova tries a failed
-        port once more, with the same request.
+        port once more, with the same request. What was still being released
+        is being released as before.
 
+        :param port_id: the port: what another has got since stays its own.
         :param ttl: seconds until that reservation ends.
+        :param evidence: what shows that the port is not there.
         :returns: False where there was no claim.
         """
         row = _claimed(session, subnet_id, address)
-        if row is None:
+        if row is None or row.port_id != port_id:
             return False
         before = _reservation(session, row)
-        _release(session, row, 'the port was not made')
+        former = _former_release(session, row)
+        _undo_entries(session, row, former)
+        if former is not None:
+            evidence = states.Evidence(row.evidence or '')
+        elif before is not None:
+            # nobody has had it: there is nothing to look at
+            evidence = None
+        _release(session, row, 'the port was not made', evidence=evidence,
+                 holder=former if before is None else None)
         if before is not None:
             moves.move(session, row, Event.RESERVE, State.RESERVED,
                        'for another try of the request', **{
@@ -147,11 +181,18 @@ class Ports(transactions.Transactions):
 
     @transactions.write
     def hand_over(self, session: orm.Session, subnet_id: str,
-                  address: types.Address, port_id: str, mac: str | None,
-                  serve: bool) -> None:
-        """Give a claim to the port that a later try of its create made."""
+                  address: types.Address, claimed_by: str, port_id: str,
+                  mac: str | None, serve: bool) -> None:
+        """Give a claim to the port that a later try of its create made.
+
+        :param claimed_by: the port that has it now.
+        :raises ClaimLost: it has it no more.
+        """
         row = _claimed(session, subnet_id, address)
-        if row is None or (row.port_id, row.mac) == (port_id, mac):
+        if row is None or row.port_id not in (claimed_by, port_id):
+            raise exceptions.ClaimLost(
+                f'{address} is not port {claimed_by}\'s any more')
+        if (row.port_id, row.mac) == (port_id, mac):
             return
         moves.move(session, row, Event.CHANGE, State.CLAIMED,
                    'Neutron has made the port anew', port_id=port_id, mac=mac)
@@ -194,7 +235,8 @@ class Ports(transactions.Transactions):
                            # one of a request for several may have got
                            # another's reservation: Nova's word goes before
                            # the request's
-                           server_name=names[server_id] or row.server_name)
+                           server_name=names[server_id] or row.server_name,
+                           evidence=None)
 
     @transactions.write
     def change_mac(self, session: orm.Session, port_id: str,
@@ -206,8 +248,11 @@ class Ports(transactions.Transactions):
             moves.move(session, row, Event.CHANGE, State(row.state),
                        'the port has another MAC', mac=mac)
             for entry in moves.entries(session, row.id):
-                entry.mac = mac
-                entries.want(entry, present=True, at=clock.now())
+                # a server that the pool is leaving has to forget the MAC
+                # that it knows
+                if entry.present:
+                    entry.mac = mac
+                    entries.want(entry, present=True, at=clock.now())
 
     @transactions.write
     def change_server(self, session: orm.Session, port_id: str,
@@ -228,18 +273,28 @@ class Ports(transactions.Transactions):
     @transactions.write
     def release_address(self, session: orm.Session, subnet_id: str,
                         address: types.Address, reason: str,
-                        evidence: states.Evidence | None = None) -> bool:
+                        evidence: states.Evidence | None = None,
+                        port_id: str | None = None) -> bool:
         """Start the release of an address whose port is deleted.
 
+        Where that has begun on weaker evidence, this goes for it too.
+
         :param evidence: what shows that its holder is gone.
+        :param port_id: only if this port has it.
         :returns: False where there was nothing to release.
         """
-        row = session.scalars(sa.select(Row).join(
-            models.Pool, models.Pool.id == Row.pool_id).where(
-                models.Pool.subnet_id == subnet_id,
-                Row.address == address)).one_or_none()
-        return row is not None and _release(session, row, reason,
-                                            evidence=evidence)
+        row = _row(session, subnet_id, address)
+        if row is None or port_id is not None and row.port_id != port_id:
+            return False
+        if row.state == State.RELEASING and evidence is not None and (
+                row.evidence is None
+                or evidence.rank < states.Evidence(row.evidence).rank):
+            moves.swap(session, row, {'evidence': evidence.value})
+            for entry in moves.entries(session, row.id):
+                if not entry.done:
+                    entry.next_try_at = clock.now()
+            return False
+        return _release(session, row, reason, evidence=evidence)
 
     @transactions.write
     def release(self, session: orm.Session,
@@ -278,7 +333,7 @@ class Ports(transactions.Transactions):
     def keep(self, session: orm.Session, work: records.Work) -> None:
         """Take a release back: Neutron says that the port is still there.
 
-        Neutron's own transaction failed after it had told us of the delete.
+        It had begun on less than Neutron's own commit.
         """
         entry = session.get(models.HostEntryRow, work.id)
         if entry is None or entry.generation != work.generation:
@@ -333,6 +388,10 @@ class Ports(transactions.Transactions):
         return self._held(None, Row.port_id.is_(None),
                           Row.changed_at < before)
 
+    def held_by_ports(self, port_ids: Sequence[str]) -> list[records.Held]:
+        """Return the addresses in use that these ports have."""
+        return list(self._held(Row.port_id, Row.port_id.in_(port_ids)))
+
     def held_by_servers(self, server_ids: Sequence[str],
                         ) -> list[records.Held]:
         """Return the addresses that ports of these servers have."""
@@ -355,7 +414,8 @@ class Ports(transactions.Transactions):
         order = (Row.id,) if by is None else (by, Row.id)
         query: Any = sa.select(
             Row.id, Row.generation, Row.address, Row.port_id, Row.gone_since,
-            Row.state, Row.mac, Row.server_id, Row.pool_id).where(
+            Row.state, Row.mac, Row.server_id, Row.loss_confirmed_until,
+            Row.pool_id).where(
                 Row.state.in_(states.IN_USE), *where).order_by(
                     *order).limit(_PAGE)
         if by is not None:
@@ -371,8 +431,8 @@ class Ports(transactions.Transactions):
                 transactions.beyond(order, after))
             with self.database.read() as session:
                 # a pool may be younger than the look at all of them
-                found = [records.Held(*(*values, networks.get(pool_id, '')))
-                         for *values, pool_id in session.execute(page)]
+                found = [records.Held(*(*values, networks.get(values[-1], '')))
+                         for values in session.execute(page).tuples()]
             yield from found
             if len(found) < _PAGE:
                 return
@@ -388,16 +448,50 @@ class Ports(transactions.Transactions):
         session.execute(
             sa.update(Row).where(sa.tuple_(Row.id, Row.generation).in_(
                 [(h.id, h.generation) for h in held]))
-            .values(gone_since=since)
+            .values(gone_since=since, loss_confirmed_until=None)
             .execution_options(synchronize_session=False))
+
+    @transactions.write
+    def note_answered(self, session: orm.Session,
+                      held: records.Address | records.Held | records.Work,
+                      at: datetime.datetime | None) -> bool:
+        """Note when an address whose holder is gone answered on the wire.
+
+        It is handed over to nobody until it was probed again and is silent.
+
+        :param held: the address, or the host entry's work, as it was read.
+        :param at: None: it is silent.
+        :returns: False where it has changed since.
+        """
+        entry = models.HostEntryRow
+        which: sa.ColumnElement[bool]
+        if isinstance(held, records.Work):
+            # read first: InnoDB locks what an UPDATE reads of another table
+            which = Row.id.in_(session.scalars(sa.select(
+                entry.address_id).where(
+                    entry.id == held.id,
+                    entry.generation == held.generation)).all())
+        else:
+            which = sa.and_(Row.id == held.id,
+                            Row.generation == held.generation)
+        changed: Any = session.execute(
+            sa.update(Row).where(which).values(answered_at=at)
+            .execution_options(synchronize_session=False))
+        return bool(changed.rowcount)
+
+
+def _row(session: orm.Session, subnet_id: str, address: types.Address,
+         ) -> Row | None:
+    return session.scalars(sa.select(Row).join(
+        models.Pool, models.Pool.id == Row.pool_id).where(
+            models.Pool.subnet_id == subnet_id, Row.address == address,
+    )).one_or_none()
 
 
 def _claimed(session: orm.Session, subnet_id: str, address: types.Address,
              ) -> Row | None:
-    return session.scalars(sa.select(Row).join(
-        models.Pool, models.Pool.id == Row.pool_id).where(
-            models.Pool.subnet_id == subnet_id, Row.address == address,
-            Row.state == State.CLAIMED)).one_or_none()
+    row = _row(session, subnet_id, address)
+    return row if row is not None and row.state == State.CLAIMED else None
 
 
 def _reservation(session: orm.Session, row: Row) -> dict[str, Any] | None:
@@ -420,6 +514,34 @@ def _reservation(session: orm.Session, row: Row) -> dict[str, Any] | None:
             'request_id', 'project_id', 'server_id', 'server_name')}
 
 
+def _former_release(session: orm.Session, row: Row,
+                    ) -> dict[str, Any] | None:
+    """Return whose release the claim of an address did not wait for."""
+    if row.evidence is None:
+        return None
+    line = models.HistoryRow
+    found = session.scalars(sa.select(line).where(
+        line.pool_id == row.pool_id, line.address == row.address,
+        line.new_state == State.RELEASING)
+        .order_by(line.at.desc(), line.id.desc()).limit(1)).first()
+    if found is None:
+        return dict.fromkeys(states.HOLDER)
+    standing = records.Change.of(found).standing()
+    return {key: getattr(standing, key) for key in states.HOLDER}
+
+
+def _undo_entries(session: orm.Session, row: Row,
+                  former: dict[str, Any] | None) -> None:
+    """Let entries name again whom the DHCP servers know.
+
+    That is the former holder, unless the new one's is written already.
+    """
+    if former and former['mac']:
+        for entry in moves.entries(session, row.id):
+            if not entry.done:
+                entry.mac = former['mac']
+
+
 def _claimed_before(session: orm.Session, values: dict[str, Any],
                     *where: Any) -> Row | None:
     """Return what a try of the port's create claimed before it failed.
@@ -440,6 +562,8 @@ def _claimed_before(session: orm.Session, values: dict[str, Any],
 
 def _claim_reserved(session: orm.Session, pool: models.Pool,
                     requester: records.Requester, values: dict[str, Any],
+                    skip: Sequence[types.Address],
+                    silent: Sequence[records.Address],
                     ) -> tuple[Row | None, str | None]:
     """Claim one of the request's addresses.
 
@@ -447,7 +571,7 @@ def _claim_reserved(session: orm.Session, pool: models.Pool,
         several servers in one request any may come for any address.
     """
     ours = sa.select(Row).where(
-        Row.pool_id == pool.id,
+        Row.pool_id == pool.id, Row.address.not_in(skip),
         _is_reserved_for(requester, values['server_id'])
         # the one that Nova's answer tied to this server goes first
     ).order_by(Row.server_id.is_(None), Row.pick_key).limit(1)
@@ -456,6 +580,7 @@ def _claim_reserved(session: orm.Session, pool: models.Pool,
         if session.scalars(ours).first() is not None:
             raise moves.Overtaken('the reservation is just being changed')
         return None, None
+    _check_wire(session, row, silent)
     name = row.server_name if row.server_id else None
     moves.move(session, row, Event.CLAIM, State.CLAIMED,
                'port of the request', **values)
@@ -472,41 +597,90 @@ def _is_reserved_for(requester: records.Requester,
 
 
 def _claim_given(session: orm.Session, row: Row,
-                 requester: records.Requester,
-                 values: dict[str, Any]) -> None:
+                 requester: records.Requester, values: dict[str, Any],
+                 silent: Sequence[records.Address]) -> None:
     state = State(row.state)
+    kept_for_it = (row.hold_project == requester.project_id
+                   # kept back for whoever asks for it
+                   or row.hold_name == '' and row.hold_project is None)
     ours = state in states.VACANT or (
         state is State.RESERVED
         and row.project_id == requester.project_id
         and row.request_id == requester.request_id) or (
         state is State.RESERVED and row.request_id is None
-        and (row.hold_project == requester.project_id
-             # kept back for whoever asks for it
-             or row.hold_name == '' and row.hold_project is None))
+        and kept_for_it) or (
+        state is State.RELEASING
+        and (kept_for_it or not moves.is_held(row))
+        and (_is_its_own(row, values) or row.evidence in states.PROOF))
     if not ours:
         raise exceptions.AddressInUse(f'{row.address} is {state}')
+    if state is State.RELEASING and not _is_its_own(row, values):
+        # whose name that is, is not this port's
+        values = {**values, 'server_name': None}
+    if not _is_its_own(row, values):
+        _check_wire(session, row, silent)
     moves.move(session, row, Event.CLAIM, State.CLAIMED,
                'port with this address', **values)
 
 
+def _is_its_own(row: Row, values: dict[str, Any]) -> bool:
+    """Tell whether the port had the address: it answers there itself."""
+    return bool(row.port_id) and row.port_id == values['port_id']
+
+
+def _claim_releasing(session: orm.Session, pool: models.Pool,
+                     values: dict[str, Any], skip: Sequence[types.Address],
+                     silent: Sequence[records.Address]) -> Row | None:
+    """Claim what has been silent longest of what is being released."""
+    rows = picking.releasing(session, [pool], skip, limit=MOST_LOOKED_AT)
+    for row in rows:
+        if _is_among(row, silent):
+            moves.move(session, row, Event.CLAIM, State.CLAIMED,
+                       'nothing else is free',
+                       **{**values, 'server_name': None})
+            return row
+    if rows:
+        raise exceptions.AddressReleasing(
+            [records.Address.of(row) for row in rows])
+    return None
+
+
+def _check_wire(session: orm.Session, row: Row,
+                silent: Sequence[records.Address]) -> None:
+    """Let nobody have what DHCP servers still know, unless it is silent.
+
+    :raises AddressReleasing: that was not looked at.
+    """
+    if (row.evidence is not None and not _is_among(row, silent)
+            and moves.entries(session, row.id)):
+        raise exceptions.AddressReleasing([records.Address.of(row)])
+
+
+def _is_among(row: Row, silent: Sequence[records.Address]) -> bool:
+    return (row.id, row.generation) in {
+        (held.id, held.generation) for held in silent}
+
+
 def _release(session: orm.Session, row: Row, reason: str,
              found: Sequence[models.HostEntryRow] | None = None,
-             evidence: states.Evidence | None = None) -> bool:
+             evidence: states.Evidence | None = None,
+             holder: dict[str, Any] | None = None) -> bool:
     if State(row.state) not in states.IN_USE:
         return False
+    losses.note(session, row, evidence)
     values: dict[str, Any] = {
-        'gone_since': None, 'answered_at': None,
-        'evidence': evidence and evidence.value}
+        'gone_since': None, 'loss_confirmed_until': None, 'answered_at': None,
+        'evidence': evidence and evidence.value, **(holder or {})}
     if row.server_name is not None:
         values.update(former_name=row.server_name,
                       former_project=row.project_id)
     moves.move(session, row, Event.RELEASE, State.RELEASING, reason, **values)
     if found is None:
         found = moves.entries(session, row.id)
+    # Neutron may tell of a delete before others can see it.
+    grace = 0 if evidence is states.Evidence.COMMITTED else RELEASE_GRACE
     for entry in found:
-        # The caller may be Neutron in the middle of its transaction; until
-        # that is committed, the port can still be seen.
-        entries.want(entry, present=False, at=clock.after(RELEASE_GRACE))
+        entries.want(entry, present=False, at=clock.after(grace))
     if not found:
         moves.vacate(session, row, Event.FINISH, '')
     return True

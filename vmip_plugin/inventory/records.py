@@ -56,7 +56,8 @@ class Address:
 
     :param generation: grows with every change of the address.
     :param evidence: while it is ``releasing``, what shows that its holder is
-        gone (:class:`vmip_plugin.inventory.states.Evidence`).
+        gone (:class:`vmip_plugin.inventory.states.Evidence`). The next holder,
+        if it did not wait for the release, keeps that until it runs.
     :param answered_at: when it last answered on the wire although its holder
         is gone.
     :param hold_name: the server for which it is reserved by hand; '': any
@@ -80,6 +81,7 @@ class Address:
     gone_since: datetime.datetime | None
     evidence: str | None
     answered_at: datetime.datetime | None
+    loss_confirmed_until: datetime.datetime | None
     hold_name: str | None
     hold_project: str | None
     hold_until: datetime.datetime | None
@@ -112,7 +114,28 @@ class Held:
     state: str
     mac: str | None
     server_id: str | None
+    confirmed_until: datetime.datetime | None
+    pool_id: str
     network_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """How much of a pool is lost without Neutron's own word.
+
+    :param used: addresses in use, the missing ones among them.
+    :param missing: of these, how many ports Neutron did not show lately.
+    :param confirmed: how many of the missing an operator has confirmed.
+    :param released: how many were released in the last
+        :data:`vmip_plugin.inventory.losses.WINDOW`.
+    """
+
+    pool_id: str
+    pool: str
+    used: int
+    missing: int
+    confirmed: int
+    released: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +160,14 @@ class InUse:
 class Claim:
     """An address that a port has.
 
-    :param repeated: an earlier try of the same port's create had claimed it.
+    :param repeated: it was claimed already, by an earlier try of the port's
+        create, or by the create of another of the server's ports.
+    :param port_id: the port that has it: of a repeated one, the earlier.
     """
 
     address: types.Address
     repeated: bool
+    port_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,9 +181,15 @@ class Work:
     :param port_id: the same of the port.
     :param error: why the last try failed.
     :param wanted_at: since when that is wanted; None: not known.
+    :param releasing: its removal is part of the address's release.
+    :param evidence: of a release, what shows that the holder is gone.
+    :param waiting_for: what it waited for at the last look; None: it has not
+        been looked at yet, or failed.
+    :param waiting_since: since when.
     """
 
     id: int
+    address_id: int
     generation: int
     server: str
     pool_id: str
@@ -171,6 +203,10 @@ class Work:
     port_id: str | None
     error: str | None
     wanted_at: datetime.datetime | None = None
+    releasing: bool = False
+    evidence: states.Evidence | None = None
+    waiting_for: states.WaitingFor | None = None
+    waiting_since: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +221,15 @@ class Undone:
     present: bool
     count: int
     since: datetime.datetime | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """Pending host entries of one DHCP server that wait for the same."""
+
+    server: str
+    waiting_for: states.WaitingFor
+    count: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,7 +250,10 @@ class EntryStatus:
     """How far a DHCP server is with an address.
 
     :param done_at: since when it has the entry.
-    :param error: why the last try failed.
+    :param attempts: how many tries failed; waiting is not failing.
+    :param error: why the last try failed, or what it waits for.
+    :param waiting_for: what it waits for; None: for nothing.
+    :param waiting_since: since when.
     """
 
     server: str
@@ -218,6 +266,8 @@ class EntryStatus:
     attempts: int
     next_try_at: datetime.datetime
     error: str | None
+    waiting_for: states.WaitingFor | None = None
+    waiting_since: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,12 +356,31 @@ class Wanted:
     :param addresses: these very ones, at most one of each IP version, for
         the one server of the request.
     :param only: nothing of the IP versions that ``addresses`` leave out.
+    :param certain: how many of the servers, from the first name on, get
+        theirs in advance; None: all. The others get in advance only what is
+        reserved by hand for their name, which nobody else can have.
     """
 
     network_id: str
     server_names: tuple[str, ...]
     addresses: tuple[types.Address, ...] = ()
     only: bool = False
+    certain: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """What a project may hold of a pool in advance, unclaimed.
+
+    What is reserved by hand does not count: it is nobody else's anyway.
+
+    :param most: addresses.
+    :param share: percent of the addresses that it finds free; the smaller of
+        both counts.
+    """
+
+    most: int
+    share: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,8 +391,10 @@ class Hold:
     :param address: None: whatever the allocator picks.
     :param server_name: for the server of this name; None: for any server of
         the project or, without one, for whoever asks for the very address.
-    :param project_id: only for this project; None: for any.
+    :param project_id: only for this project.
     :param until: its end; None: until it is given up.
+    :param any_project: for the server of this name in whatever project. Names
+        are the projects' own to choose: a name needs a project, or this.
     """
 
     pool: str
@@ -331,6 +402,7 @@ class Hold:
     server_name: str | None = None
     project_id: str | None = None
     until: datetime.datetime | None = None
+    any_project: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

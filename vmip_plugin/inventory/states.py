@@ -31,8 +31,11 @@
     Nova has told that the server runs. When the server lets go of a port that
     is kept, it is ``claimed`` again (``change``).
 ``releasing``
-    The port is gone; host entry and lease are still to be removed. Where the
-    delete was rolled back it is ``claimed`` again (``keep``).
+    The port is gone; host entry and lease are still to be removed. Where
+    Neutron has the port after all it is ``claimed`` again (``keep``). On
+    evidence that is a proof (:data:`PROOF`) it may be ``claimed`` or
+    ``reserved`` by the next holder before that is done, if it is silent on
+    the wire; if that comes to nothing, it is ``releasing`` as before.
 ``quarantined``
     Nobody holds it, and it rests for the pool's reuse delay.
 ``adopted``
@@ -41,9 +44,9 @@
     instead. Also what an older list, put back, has as another's.
 
 With the allocator ``sticky`` a server that comes back under its name takes
-its old address also out of ``quarantined`` and, once Neutron has said that
-the old port is gone, out of ``releasing``. If it then gets no port after all,
-the address goes back to where it was taken from.
+its old address also out of ``quarantined`` and, once the old port is known to
+be gone, out of ``releasing``. If it then gets no port after all, the address
+goes back to where it was taken from.
 """
 
 from collections.abc import Iterable
@@ -81,6 +84,26 @@ class Evidence(enum.StrEnum):
         return list(type(self)).index(self) + 1
 
 
+#: What lets the next holder in before the DHCP servers have forgotten the
+#: last one.
+PROOF = (Evidence.COMMITTED, Evidence.SERVER_DELETED)
+
+
+class WaitingFor(enum.StrEnum):
+    """What a pending host entry waits for; waiting is not failing."""
+
+    #: a lease that is in the way has to end
+    LEASE = 'lease'
+    #: the DHCP server cannot be used
+    DHCP_SERVER = 'dhcp_server'
+    #: Nova or Neutron gives no usable answer
+    CLOUD = 'cloud'
+    #: Neutron still has the port
+    PORT = 'port'
+    #: the address answers on the wire although its holder is gone
+    WIRE = 'wire'
+
+
 class Event(enum.StrEnum):
     """What moves an address from one state to another."""
 
@@ -100,7 +123,7 @@ class Event(enum.StrEnum):
     CHANGE = 'change'
     #: the port is deleted
     RELEASE = 'release'
-    #: the delete of the port was rolled back
+    #: Neutron has the port after all
     KEEP = 'keep'
     #: the DHCP servers have forgotten it
     FINISH = 'finish'
@@ -141,7 +164,8 @@ TRANSITIONS: dict[Event, frozenset[tuple[State, State]]] = {
                                          S.RELEASING}),
         Event.EXPIRE: _to({S.RESERVED}, {S.FREE, S.RESERVED, S.QUARANTINED,
                                          S.RELEASING}),
-        Event.CLAIM: _to({S.FREE, S.RESERVED, S.QUARANTINED}, {S.CLAIMED}),
+        Event.CLAIM: _to({S.FREE, S.RESERVED, S.QUARANTINED, S.RELEASING},
+                         {S.CLAIMED}),
         Event.ACTIVATE: _to({S.CLAIMED}, {S.ACTIVE}),
         Event.CHANGE: (_stay(S.CLAIMED, S.ACTIVE)
                        | _to({S.ACTIVE}, {S.CLAIMED})),

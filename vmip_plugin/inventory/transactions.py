@@ -31,6 +31,7 @@ from sqlalchemy.orm import exc as orm_exc
 
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import database
+from vmip_plugin.inventory import known
 from vmip_plugin.inventory import models
 
 P = ParamSpec('P')
@@ -41,16 +42,18 @@ Part = TypeVar('Part', bound='Transactions')
 class Transactions:
     """Base of the parts of the list.
 
-    :param conf: options with oslo.db's group ``[database]``.
+    :param conf: options with the group ``[database]``.
     :param actor: who changes it, for the history (``nova-api``,
         ``vmip-listener``, ...).
+    :param in_request: a request of an API waits for what is asked here.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, actor: str) -> None:
-        self.database = database.Database(conf)
+    def __init__(self, conf: cfg.ConfigOpts, actor: str,
+                 in_request: bool = False) -> None:
+        self.database = database.Database(conf, in_request)
         self._actor = actor
         self._commit = True
-        self._known = _KnownPools()
+        self._known = known.KnownPools(self._read_pools)
 
     def rehearsal(self) -> Self:
         """Return the same list, on which every change is undone at once.
@@ -64,12 +67,21 @@ class Transactions:
 
     def may_have_pool(self, *, network_id: str | None = None,
                       subnet_id: str | None = None) -> bool:
-        """Tell, while the database is away, whether a pool may be there.
+        """Tell whether a network or a subnet may have a pool.
 
-        What has nothing to do with vmip must not suffer then. True where
-        this process has never seen the list.
+        To be asked before anything else, so that what has nothing to do with
+        vmip never waits for its database. It answers from what this process
+        knows, which is at most :attr:`known.MAX_AGE` seconds old while the
+        database answers. True where this process has never seen the list.
         """
         return self._known.may_have(network_id or subnet_id)
+
+    def _read_pools(self) -> frozenset[str]:
+        with self.database.read() as session:
+            return frozenset(
+                id for row in session.execute(sa.select(
+                    models.Pool.network_id, models.Pool.subnet_id))
+                for id in row)
 
 
 def write(method: Callable[Concatenate[Part, orm.Session, P], T]
@@ -81,10 +93,16 @@ def write(method: Callable[Concatenate[Part, orm.Session, P], T]
     :class:`moves.Overtaken`. So may a unique key that another worker took in
     between, and a row that it changed.
     """
-    @functools.wraps(method)
-    def once(self: Part, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.database.write(self._actor, self._commit) as session:
-            return method(self, session, *args, **kwargs)
+    def once(self: Part, end: float, /, *args: P.args,
+             **kwargs: P.kwargs) -> T:
+        try:
+            with self.database.write(self._actor, self._commit) as session:
+                return method(self, session, *args, **kwargs)
+        except db_exc.DBDeadlock as exc:
+            # a wait for a lock is one too, and each may be a long one
+            if time.monotonic() > end:
+                raise _busy() from exc
+            raise
 
     retried = db_api.wrap_db_retry(
         max_retries=10, retry_interval=0.02, max_retry_interval=0.5,
@@ -97,13 +115,19 @@ def write(method: Callable[Concatenate[Part, orm.Session, P], T]
     @functools.wraps(method)
     def mapped(self: Part, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            result: T = retried(self, *args, **kwargs)
+            result: T = retried(
+                self, time.monotonic() + self.database.timeout, *args,
+                **kwargs)
             return result
         except (db_exc.DBError, orm_exc.StaleDataError) as exc:
-            raise exceptions.InventoryUnavailable(
-                'The database is too busy, try again') from exc
+            raise _busy() from exc
 
     return mapped
+
+
+def _busy() -> exceptions.InventoryUnavailable:
+    return exceptions.InventoryUnavailable(
+        'The database is too busy, try again')
 
 
 def beyond(columns: Sequence[Any], values: Sequence[Any]) -> Any:
@@ -112,31 +136,3 @@ def beyond(columns: Sequence[Any], values: Sequence[Any]) -> Any:
         return columns[0] > values[0]
     return sa.and_(columns[0] >= values[0], sa.or_(
         columns[0] > values[0], beyond(columns[1:], values[1:])))
-
-
-class _KnownPools:
-    """The networks and subnets that had a pool when last looked."""
-
-    #: seconds
-    MAX_AGE = 60
-
-    def __init__(self) -> None:
-        self._ids: frozenset[str] | None = None
-        self._seen = 0.0
-
-    def refresh(self, session: orm.Session) -> None:
-        now = time.monotonic()
-        if self._ids is None or now - self._seen > self.MAX_AGE:
-            self._ids = frozenset(
-                id for row in session.execute(sa.select(
-                    models.Pool.network_id, models.Pool.subnet_id))
-                for id in row)
-            self._seen = now
-
-    def note(self, pool: models.Pool) -> None:
-        """Note a pool that may be younger than the last look."""
-        if self._ids is not None:
-            self._ids |= {pool.network_id, pool.subnet_id}
-
-    def may_have(self, id: str | None) -> bool:
-        return self._ids is None or id in self._ids

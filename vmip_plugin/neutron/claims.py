@@ -11,67 +11,170 @@
 # under the License.
 
 
-"""What a call of Neutron's API has claimed, to be given back if it fails.
+"""What follows when a transaction of Neutron's ends.
 
-Neutron tells an IPAM driver of some failures only. Whatever else ends a
-create, a quota or another driver's objection, rolls back Neutron's own
-database, of which the list is no part.
+The inventory is no part of Neutron's database. What was claimed in a
+transaction is given back when that is rolled back, whatever ended it: of most
+failures Neutron tells no IPAM driver. What was given back in a transaction is
+released when that is committed, and not before.
+
+What is to follow is kept with the session, until its outermost transaction
+ends: neither with the context of the call, which may live long, nor with a
+listener of its own, which would have to be removed.
 """
 
+from collections.abc import Callable
+import sys
 from typing import Any
 
+from neutron.objects import ports as port_obj
+from neutron_lib import context as n_context
 from oslo_log import log as logging
 from sqlalchemy import event
+from sqlalchemy import orm
 
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 from vmip_plugin.neutron import shared
 from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
 
+_KEY = 'vmip_ending'
 
-def note(context: Any, subnet_id: str, address: types.Address) -> None:
+
+class _Ending:
+    """What is to follow the end of one transaction."""
+
+    def __init__(self) -> None:
+        self.committed = False
+        self.releases: dict[tuple[str, types.Address],
+                            Callable[[], None]] = {}
+        self.claims: dict[tuple[str, types.Address], str] = {}
+
+    def follow(self) -> None:
+        if self.committed:
+            for release in self.releases.values():
+                release()
+        else:
+            for (subnet_id, address), port_id in reversed(
+                    self.claims.items()):
+                _guarded(address, _undo, subnet_id, address, port_id)
+
+
+def note(context: Any, subnet_id: str, address: types.Address,
+         port_id: str) -> None:
     """Note a claim; it is undone if Neutron's transaction is rolled back.
 
-    :param context: of the call: Neutron makes one for each, and deletes with
-        it the port that a mechanism driver refuses.
+    :param context: of the call, in its transaction.
+    :param port_id: for which it was claimed: what another port has got by
+        then stays its own.
     """
-    claims = _of(context)
-    claims.add((subnet_id, address))
+    ending = _ending(context)
+    if ending is not None:
+        ending.claims[subnet_id, address] = port_id
+
+
+def forget(context: Any, subnet_id: str, address: types.Address) -> None:
+    """Forget a claim that was noted."""
+    ending = _ending(context)
+    if ending is not None:
+        ending.claims.pop((subnet_id, address), None)
+
+
+def keep(context: Any, subnet_id: str, address: types.Address) -> None:
+    """Keep an address: its port has got it again in the same transaction."""
+    ending = _ending(context)
+    if ending is not None:
+        ending.releases.pop((subnet_id, address), None)
+
+
+def release(context: Any, subnet_id: str, held: records.Address) -> None:
+    """Release an address when Neutron's transaction is committed.
+
+    Neutron takes a port back whose create has failed after all while it
+    handles that error, in the same call. Such an address is as if it had
+    never been claimed: what had been reserved is reserved again.
+
+    Never fails: what cannot be written down is found by vmip-reclaimer.
+
+    :param held: as it stands while Neutron's transaction is open.
+    """
+    undone = (sys.exception() is not None
+              and held.state == states.State.CLAIMED
+              and held.request_id == request_id(context))
+
+    def follow() -> None:
+        _guarded(held.address, _release, subnet_id, held, undone)
+
+    ending = _ending(context)
+    if ending is None:
+        follow()
+    else:
+        ending.releases[subnet_id, held.address] = follow
+
+
+def request_id(context: Any) -> str:
+    """Return the id of the request that a call of Neutron's API serves."""
+    return context.global_request_id or context.request_id or ''
+
+
+def _ending(context: Any) -> _Ending | None:
+    """Return what follows the call's transaction, None where there is none."""
     session = context.session
-    ours = session.get_transaction()
-
-    def rolled_back(session: Any, transaction: Any) -> None:
-        # a savepoint says nothing yet, a later transaction nothing of ours
-        if transaction is ours and forget(context, subnet_id, address):
-            undo(subnet_id, address)
-
-    event.listen(session, 'after_soft_rollback', rolled_back)
+    if not session.in_transaction():
+        return None
+    found: _Ending = session.info.setdefault(_KEY, _Ending())
+    return found
 
 
-def forget(context: Any, subnet_id: str, address: types.Address) -> bool:
-    """Forget a claim; tell whether this call had made it."""
-    claims = _of(context)
-    known = (subnet_id, address) in claims
-    claims.discard((subnet_id, address))
-    return known
+def _release(subnet_id: str, held: records.Address, undone: bool) -> None:
+    if undone:
+        # A create of many ports that fails gives back the addresses also of
+        # those that it leaves there.
+        if port_obj.IPAllocation.objects_exist(
+                n_context.get_admin_context(), subnet_id=subnet_id,
+                ip_address=str(held.address)):
+            return
+        if _undo(subnet_id, held.address, held.port_id or '',
+                 states.Evidence.COMMITTED):
+            return
+    shared.inventory().release_address(
+        subnet_id, held.address, 'Neutron gave it back',
+        states.Evidence.COMMITTED, held.port_id)
 
 
-def undo(subnet_id: str, address: types.Address) -> None:
-    """Give a claim back, to its request where it had been reserved.
+def _undo(subnet_id: str, address: types.Address, port_id: str,
+          evidence: states.Evidence | None = None) -> bool:
+    return shared.inventory().undo_claim(
+        subnet_id, address, port_id, shared.configuration().reserve.ttl,
+        evidence)
 
-    Never fails: it is done where something else has failed already, and what
-    is left claimed without a port is found by vmip-reclaimer.
-    """
+
+def _guarded(address: types.Address, follow: Callable[..., Any],
+             *args: Any) -> None:
+    """Do what follows; Neutron, which has other work to do, never fails."""
     try:
-        shared.inventory().undo_claim(
-            subnet_id, address, shared.configuration().reserve.ttl)
+        follow(*args)
     except exceptions.VmipError as exc:
-        LOG.warning('The claim of %s will be undone by vmip-reclaimer: %s',
-                    address, exc)
+        LOG.warning('Address %s is left to vmip-reclaimer: %s', address, exc)
+    except Exception:
+        LOG.exception('Address %s is left to vmip-reclaimer', address)
 
 
-def _of(context: Any) -> set[tuple[str, types.Address]]:
-    claims: set[tuple[str, types.Address]] = vars(context).setdefault(
-        'vmip_claims', set())
-    return claims
+@event.listens_for(orm.Session, 'after_commit')
+def _committed(session: orm.Session) -> None:
+    ending = session.info.get(_KEY)
+    # a savepoint says nothing yet
+    if ending is not None and not session.in_nested_transaction():
+        ending.committed = True
+
+
+@event.listens_for(orm.Session, 'after_transaction_end')
+def _ended(session: orm.Session, transaction: orm.SessionTransaction) -> None:
+    # Its connection is back in the pool by now: what follows may take one.
+    if transaction.parent is None:
+        ending = session.info.pop(_KEY, None)
+        if ending is not None:
+            ending.follow()

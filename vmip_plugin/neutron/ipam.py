@@ -27,9 +27,11 @@ from neutron.ipam import requests as ipam_req
 from neutron.ipam import subnet_alloc
 from neutron_lib import constants
 from neutron_lib import exceptions as n_exc
+from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
 from vmip_plugin.neutron import claims
 from vmip_plugin.neutron import shared
@@ -42,6 +44,17 @@ LOG = logging.getLogger(__name__)
 MAX_SKIPS = 16
 
 
+#: How often what is still being released is looked at on the wire.
+MAX_LOOKS = 3
+
+
+class IpAddressAlreadyAllocated(ipam_exc.IpAddressAlreadyAllocated):
+    """Neutron's error, by whose name its clients know it; says why."""
+
+    message = ('IP address %(ip)s in subnet %(subnet_id)s is not free yet: '
+               'its former holder still answers on the wire.')
+
+
 class AddressRequestFactory(ipam_req.AddressRequestFactory):
     """Neutron's factory, whose requests also name their port."""
 
@@ -51,7 +64,7 @@ class AddressRequestFactory(ipam_req.AddressRequestFactory):
         request = super().get_request(context, port, ip_dict)
         request.vmip_port = port
         request.vmip_requester = records.Requester(
-            request_id=context.global_request_id or context.request_id or '',
+            request_id=claims.request_id(context),
             project_id=context.project_id or port.get('project_id') or '')
         return request
 
@@ -62,12 +75,19 @@ class VmipSubnet(internal.NeutronDbSubnet):
     #: what is being allocated because we, not the caller, chose it
     _picked: str | None = None
 
+    def __init__(self, internal_id: str, ctx: Any, *args: Any,
+                 **kwargs: Any) -> None:
+        super().__init__(internal_id, ctx, *args, **kwargs)
+        # What the base class keeps has changed its names between releases.
+        self.context = ctx
+        self.subnet_id: str = self.subnet_manager.neutron_id
+
     def allocate(self, address_request: ipam_req.AddressRequest) -> str:
         """Allocate one address, claiming it first where there is a pool.
 
         :raises IpAddressGenerationFailure: the pool is full.
         :raises IpAddressAlreadyAllocated: the address asked for is held.
-        :raises ServiceUnavailable: the list cannot be reached. There is no
+        :raises InventoryAway: the list cannot be reached. There is no
             going on without it: the address might be another's.
         """
         given: types.Address | None = None
@@ -79,27 +99,27 @@ class VmipSubnet(internal.NeutronDbSubnet):
             if claim is None:
                 return str(super().allocate(address_request))
             if not claim.repeated:
-                claims.note(self._context, self._subnet_id, claim.address)
+                claims.note(self.context, self.subnet_id, claim.address,
+                            claim.port_id)
             self._picked = str(claim.address) if given is None else None
             specific = ipam_req.SpecificAddressRequest(
                 netaddr.IPAddress(str(claim.address)))
             try:
                 allocated = str(super().allocate(specific))
                 if claim.repeated:
-                    self._hand_over(address_request, claim.address)
+                    self._hand_over(address_request, claim)
                 return allocated
             except ipam_exc.IpAddressAlreadyAllocated:
                 if not claim.repeated:
                     # Neutron gave it away while we were not its driver.
-                    claims.forget(self._context, self._subnet_id,
-                                  claim.address)
-                    shared.inventory().disown(self._subnet_id, claim.address)
+                    claims.forget(self.context, self.subnet_id, claim.address)
+                    shared.inventory().disown(self.subnet_id, claim.address)
                 if given is not None:
                     raise
                 # A repeated claim is one that the port, or another of the
                 # server, has already: this is a second address in the subnet.
                 skip.append(claim.address)
-        raise ipam_exc.IpAddressGenerationFailure(subnet_id=self._subnet_id)
+        raise ipam_exc.IpAddressGenerationFailure(subnet_id=self.subnet_id)
 
     def bulk_allocate(self, address_request: ipam_req.AddressRequest
                       ) -> list[str]:
@@ -121,105 +141,151 @@ class VmipSubnet(internal.NeutronDbSubnet):
                 raise
 
     def deallocate(self, address: str) -> None:
-        """Give an address back; its release starts at once.
+        """Give an address back; its release starts at Neutron's commit.
 
         What the same call of Neutron's API claimed is not released but as if
         it had never been claimed: its port was refused.
 
         The port's delete never fails because of us: what cannot be written
-        down now is found by vmip-reclaimer.
+        down is found by vmip-reclaimer.
         """
-        given_back = ipaddress.ip_address(str(address))
-        if claims.forget(self._context, self._subnet_id, given_back):
-            # first: Neutron's transaction may be beyond use already
-            claims.undo(self._subnet_id, given_back)
-            super().deallocate(address)
-            return
         super().deallocate(address)
+        given_back = ipaddress.ip_address(str(address))
         try:
-            shared.inventory().release_address(
-                self._subnet_id, given_back, 'Neutron gave it back')
+            held = shared.inventory().find_address(
+                self.subnet_id, given_back) if self._has_pool() else None
         except exceptions.VmipError as exc:
             LOG.warning('Address %s will be released by vmip-reclaimer: %s',
                         address, exc)
+            return
+        if held is not None:
+            claims.release(self.context, self.subnet_id, held)
 
     def _has_pool(self) -> bool:
-        inventory = shared.inventory()
-        try:
-            inventory.pool(self._subnet_id)
-        except exceptions.PoolNotFound:
-            return False
-        except exceptions.InventoryUnavailable:
-            return inventory.may_have_pool(subnet_id=self._subnet_id)
-        return True
+        return shared.inventory().may_have_pool(subnet_id=self.subnet_id)
 
     def _hand_over(self, request: ipam_req.AddressRequest,
-                   address: types.Address) -> None:
-        claims.note(self._context, self._subnet_id, address)
+                   claim: records.Claim) -> None:
         port = getattr(request, 'vmip_port', {})
+        port_id = port.get('id') or ''
+        if claim.port_id == port_id:
+            # given back, and asked for again in the same transaction
+            claims.keep(self.context, self.subnet_id, claim.address)
+            return
+        claims.note(self.context, self.subnet_id, claim.address, port_id)
         try:
             shared.inventory().hand_over(
-                self._subnet_id, address, port.get('id') or '',
+                self.subnet_id, claim.address, claim.port_id, port_id,
                 _mac(port.get('mac_address')), _is_served(port))
+        except exceptions.ClaimLost as exc:
+            # The other try was undone after we had met its claim. Neutron
+            # begins anew, and finds what is reserved again.
+            raise db_exc.RetryRequest(n_exc.ServiceUnavailable()) from exc
         except exceptions.InventoryUnavailable as exc:
-            raise n_exc.ServiceUnavailable() from exc
+            raise shared.InventoryAway() from exc
 
     def _claim(self, request: ipam_req.AddressRequest,
                given: types.Address | None, skip: list[types.Address],
                ) -> records.Claim | None:
-        port = getattr(request, 'vmip_port', {})
-        requester = getattr(request, 'vmip_requester',
-                            records.Requester('', self._project_id or ''))
-        inventory = shared.inventory()
+        """Claim an address, and look on the wire where that is needed first.
+
+        :param skip: grows by what answered there.
+        """
+        if not self._has_pool():
+            return None
+        silent: list[records.Address] = []
         try:
-            return inventory.claim(
-                subnet_id=self._subnet_id, requester=requester,
-                port_id=port.get('id') or '',
-                mac=_mac(port.get('mac_address')),
-                server_id=_server_id(port), address=given, skip=skip,
-                serve=_is_served(port))
+            for _ in range(MAX_LOOKS):
+                try:
+                    return self._claim_once(request, given, skip, silent)
+                except exceptions.AddressReleasing as exc:
+                    silent = self._silent(exc.held)
+                    if given is not None and not silent:
+                        raise IpAddressAlreadyAllocated(
+                            subnet_id=self.subnet_id, ip=given) from exc
+                    skip += [held.address for held in exc.held
+                             if held not in silent]
+            # others take them as fast as we look at them
+            raise exceptions.PoolExhausted('No free address is left')
         except exceptions.PoolExhausted as exc:
             LOG.warning('%s', exc)
             raise ipam_exc.IpAddressGenerationFailure(
-                subnet_id=self._subnet_id) from exc
+                subnet_id=self.subnet_id) from exc
         except exceptions.AddressInUse as exc:
             raise ipam_exc.IpAddressAlreadyAllocated(
-                subnet_id=self._subnet_id, ip=given) from exc
+                subnet_id=self.subnet_id, ip=given) from exc
         except exceptions.InventoryUnavailable as exc:
-            if not inventory.may_have_pool(subnet_id=self._subnet_id):
-                return None
-            LOG.error('No address for port %s: %s', port.get('id'), exc)
-            raise n_exc.ServiceUnavailable() from exc
+            LOG.error('No address for subnet %s: %s', self.subnet_id, exc)
+            raise shared.InventoryAway() from exc
+
+    def _claim_once(self, request: ipam_req.AddressRequest,
+                    given: types.Address | None,
+                    skip: list[types.Address],
+                    silent: list[records.Address]) -> records.Claim | None:
+        port = getattr(request, 'vmip_port', {})
+        requester = getattr(
+            request, 'vmip_requester',
+            records.Requester('', self.context.project_id or ''))
+        return shared.inventory().claim(
+            subnet_id=self.subnet_id, requester=requester,
+            port_id=port.get('id') or '', mac=_mac(port.get('mac_address')),
+            server_id=_server_id(port), address=given, skip=skip,
+            serve=_is_served(port), silent=silent)
+
+    def _silent(self, found: list[records.Address],
+                ) -> list[records.Address]:
+        """Return those of the addresses at which nobody answers any more."""
+        answers = shared.probe([held.address for held in found])
+        silent = []
+        for held in found:
+            answer = answers.get(held.address)
+            if answer:
+                LOG.warning('%s still answers on the wire: it goes to nobody',
+                            held.address)
+                shared.inventory().note_answered(held, clock.now())
+            elif answer is False or held.answered_at is None:
+                silent.append(held)
+        return silent
 
 
 class VmipSubnetGroup(subnet_alloc.IpamSubnetGroup):
     """Subnets of a network any of which will do."""
 
-    _subnet_ids: list[str]
+    def __init__(self, pool: 'VmipPool', subnet_ids: list[str]) -> None:
+        super().__init__(pool, subnet_ids)
+        self._pool = pool
+        self._ids = subnet_ids
 
     def allocate(self, address_request: ipam_req.AddressRequest
                  ) -> tuple[str, str]:
         # Neutron takes the first that has an address left; what was reserved
         # may be in another.
         requester = getattr(address_request, 'vmip_requester', None)
-        if len(self._subnet_ids) > 1 and requester is not None:
+        ids = self._ids
+        if (len(ids) > 1 and requester is not None
+                and any(shared.inventory().may_have_pool(subnet_id=id)
+                        for id in ids)):
             try:
                 reserved = shared.inventory().reserved_subnets(
                     requester, _server_id(address_request.vmip_port))
             except exceptions.InventoryUnavailable:
                 # whether that matters is said where the address is claimed
                 reserved = set()
-            self._subnet_ids = sorted(
-                self._subnet_ids, key=lambda id: id not in reserved)
-        address, subnet_id = super().allocate(address_request)
+            ids = sorted(ids, key=lambda id: id not in reserved)
+        address, subnet_id = subnet_alloc.IpamSubnetGroup(
+            self._pool, ids).allocate(address_request)
         return address, subnet_id
 
 
 class VmipPool(internal.NeutronDbPool):
     """The driver: ``[DEFAULT] ipam_driver = vmip`` in neutron.conf."""
 
+    def __init__(self, subnetpool: Any, context: Any) -> None:
+        super().__init__(subnetpool, context)
+        self.context = context
+
     def get_subnet(self, subnet_id: str) -> VmipSubnet:
-        return VmipSubnet.load(subnet_id, self._context)
+        return VmipSubnet.load(subnet_id, self.context)
 
     def get_allocator(self, subnet_ids: list[str]) -> VmipSubnetGroup:
         return VmipSubnetGroup(self, subnet_ids)

@@ -22,16 +22,19 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from collections.abc import Sequence
 import contextlib
 
+from oslo_config import cfg
 from oslo_log import log as logging
 
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
 from vmip_plugin import metrics
 from vmip_plugin.notifications import event as vmip_event
+from vmip_plugin.openstack import presence
 
 LOG = logging.getLogger(__name__)
 
@@ -48,8 +51,9 @@ _FOLLOWED = (State.CLAIMED, State.ACTIVE)
 class Handler:
     """Turns events into changes of the list and of the DHCP servers."""
 
-    def __init__(self, inventory: api.Inventory, worker: work.Worker,
-                 cloud: vmip_cloud.Cloud) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, inventory: api.Inventory,
+                 worker: work.Worker, cloud: vmip_cloud.Cloud) -> None:
+        self._conf = conf
         self._inventory = inventory
         self._worker = worker
         self._cloud = cloud
@@ -81,14 +85,16 @@ class Handler:
         self._work([held for held in there if held.port_id in made_ids])
         by_server = self._of_servers(_server_ids(runs + deleted + failed))
         self._activate(runs, by_server)
-        self._take_back([held for held in by_port if held.port_id in gone],
-                        'port deleted')
+        look = presence.Look(self._cloud, self._inventory)
+        self._take_back(look, [held for held in by_port
+                               if held.port_id in gone], 'port deleted')
         # Neutron mostly tells of a server's ports, too
-        self._take_back([held for held in _whose(by_server, deleted)
-                         if held.port_id not in gone], 'server deleted')
-        self._cancel(_whose(by_server, deleted), vmip_cloud.GONE,
+        self._take_back(look, [held for held in _whose(by_server, deleted)
+                               if held.port_id not in gone], 'server deleted')
+        self._cancel(look, _whose(by_server, deleted), (presence.DELETED,),
                      'server deleted')
-        self._cancel(_whose(by_server, failed), ('ERROR', *vmip_cloud.GONE),
+        self._cancel(look, _whose(by_server, failed),
+                     ('ERROR', presence.DELETED),
                      'the server could not be built')
 
     def _of_ports(self, ids: Collection[str]) -> list[records.Address]:
@@ -173,33 +179,61 @@ class Handler:
                     self._inventory.activate(
                         server_id, before[0].server_name, [mac])
 
-    def _take_back(self, addresses: Iterable[records.Address],
-                   reason: str) -> None:
-        """Release addresses whose ports are gone."""
-        asked = sorted({held.port_id for held in addresses
-                        if held.port_id is not None
-                        and held.state in _FOLLOWED})
+    def _take_back(self, look: presence.Look,
+                   addresses: Iterable[records.Address], reason: str) -> None:
+        """Release addresses whose holders are gone.
+
+        What one look cannot prove is noted, and left to vmip-reclaimer.
+        """
+        asked = [held for held in self._inventory.held_by_ports(sorted(
+            {held.port_id for held in addresses
+             if held.port_id is not None and held.state in _FOLLOWED}))
+            if held.state in _FOLLOWED]
         if asked:
             with self._asking('deletes'):
-                gone = set(asked) - {
-                    port.id for port in self._cloud.these_ports(asked)}
-                if gone:
-                    count = self._inventory.release_ports(
-                        sorted(gone), reason)
-                    metrics.RELEASES.labels(reason).inc(count)
+                verdicts = look.judge([presence.Holder.of(h) for h in asked])
+                gone = [held for held, verdict in zip(
+                    asked, verdicts, strict=True) if verdict.certain]
+                noted = [held for held, verdict in zip(
+                    asked, verdicts, strict=True)
+                    if verdict.gone and not verdict.certain]
+                gone, kept = self._spare(gone)
+                self._inventory.note_gone(
+                    [held for held in noted + kept
+                     if held.gone_since is None], clock.now())
+                count = sum(self._inventory.release(
+                    held, reason, presence.Evidence.SERVER_DELETED)
+                    for held in gone)
+                metrics.RELEASES.labels(reason).inc(count)
         self._work(addresses)
 
-    def _cancel(self, addresses: Iterable[records.Address],
+    def _spare(self, gone: Sequence[records.Held],
+               ) -> tuple[list[records.Held], list[records.Held]]:
+        """Part what may be released from what a blown fuse keeps."""
+        if not gone:
+            return [], []
+        blown = presence.blown(
+            self._conf, self._inventory.losses(), collections.Counter(
+                held.pool_id for held in gone if held.gone_since is None))
+        for loss in blown.values():
+            LOG.error('%s', presence.why_blown(loss))
+        kept = [held for held in gone if held.pool_id in blown
+                and not presence.Holder.of(held).confirmed]
+        return [held for held in gone if held not in kept], kept
+
+    def _cancel(self, look: presence.Look,
+                addresses: Iterable[records.Address],
                 statuses: Container[str], reason: str) -> None:
         """Give up the reservations of servers that will get no port."""
         reserved: dict[str, list[records.Address]] = {}
         for held in addresses:
             if held.state is State.RESERVED and held.server_id is not None:
                 reserved.setdefault(held.server_id, []).append(held)
-        with self._asking('reservations'):
-            for server_id, held_by_it in reserved.items():
-                status = self._cloud.server_status(server_id)
-                if status is None or status in statuses:
+        for server_id, held_by_it in reserved.items():
+            # that Nova cannot tell of one says nothing of the next; and what
+            # is away is asked but once in this look
+            with self._asking('reservations'):
+                if look.server(server_id) in statuses:
                     count = self._inventory.cancel(held_by_it, reason)
                     metrics.RELEASES.labels(reason).inc(count)
 

@@ -133,10 +133,13 @@ def get_transport(
     return bus.notification_transport(conf)
 
 
-def _brief(value: object) -> str:
-    """Return a value from outside in a form that is safe in a log."""
-    text = repr(value)
-    return text if len(text) <= 200 else f'{text[:200]}...'
+def _reason(exc: Exception) -> str:
+    """Return what an exception says, as far as it is safe in a log."""
+    try:
+        return aside.brief(str(exc))
+    except Exception:
+        # what it says has a part of the message that cannot be said
+        return ''
 
 
 def _count(batch: Iterable[tuple[Any, event.Event]], outcome: str) -> None:
@@ -318,10 +321,11 @@ class Listener:
         self.stats.poisoned += 1
         metrics.EVENTS.labels(kind, 'poisoned').inc()
         content = message.message
-        why = f'{type(exc).__name__}: {_brief(str(exc))}'
+        why = f'{type(exc).__name__}: {_reason(exc)}'
         LOG.error('Notification %s (%s) is put aside, %d since the start: %s',
-                  _brief(content.get('message_id')),
-                  _brief(content.get('event_type')), self.stats.poisoned, why)
+                  aside.brief(content.get('message_id')),
+                  aside.brief(content.get('event_type')),
+                  self.stats.poisoned, why)
         if not isinstance(exc, event.Malformed):
             LOG.debug('Why it is put aside:', exc_info=exc)
         self._aside.keep(content, why)
@@ -370,7 +374,7 @@ class Listener:
                     else 'database').inc()
                 left = give_up - time.monotonic()
                 LOG.warning('%d notifications wait: %s: %s', len(events),
-                            type(exc).__name__, _brief(str(exc)))
+                            type(exc).__name__, _reason(exc))
                 if left <= 0 or self._stopping.wait(min(pause, left)):
                     raise
                 pause = min(2 * pause, 5)

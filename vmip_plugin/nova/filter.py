@@ -25,13 +25,13 @@ import http.client
 import io
 import json
 import re
-import threading
 import types
 from typing import Any
 
 from oslo_log import log as logging
 
 from vmip_plugin import conf as vmip_conf
+from vmip_plugin import exceptions
 from vmip_plugin.hooks import base
 from vmip_plugin.hooks import manager
 from vmip_plugin.inventory import records
@@ -67,6 +67,7 @@ def filter_factory(global_conf: dict[str, str], **local_conf: str
 
     :param local_conf: ``config_file``: vmip's configuration, by default
         /etc/vmip/vmip.conf.
+    :raises ConfigError: from what it returns; see :class:`VmipFilter`.
     """
     path = local_conf.get('config_file') or vmip_conf.path()
     return lambda app: VmipFilter(app, path)
@@ -77,13 +78,18 @@ class VmipFilter:
 
     :param app: what comes after it in the pipeline.
     :param config_file: path of vmip.conf.
+    :raises ConfigError: it cannot be read or has a wrong value. The service
+        does not start then, rather than refuse each request that makes ports.
     """
 
     def __init__(self, app: WSGIApp, config_file: str) -> None:
         self._app = app
-        self._config_file = config_file
-        self._lock = threading.Lock()
-        self._hooks: manager.Hooks | None = None
+        try:
+            self._hooks = manager.Hooks(vmip_conf.load(config_file))
+        except exceptions.ConfigError as exc:
+            LOG.critical('The filter vmip keeps this service from starting: '
+                         '%s', exc)
+            raise
 
     def __call__(self, environ: Environ,
                  start_response: StartResponse) -> Iterable[bytes]:
@@ -102,15 +108,14 @@ class VmipFilter:
         if request is None:
             return stack.call(self._app, environ, start_response)
         try:
-            hooks = self._loaded_hooks()
-            ran = hooks.before(request)
+            ran = self._hooks.before(request)
         except base.Refused as exc:
             return _fault(exc.status, str(exc), start_response)
         except Exception:
             LOG.exception('A request is refused')
             return _fault(500, 'The request could not be prepared.',
                           start_response)
-        return self._run(environ, start_response, hooks, ran)
+        return self._run(environ, start_response, self._hooks, ran)
 
     def _run(self, environ: Environ, start_response: StartResponse,
              hooks: manager.Hooks, ran: list[manager.Ran],
@@ -141,14 +146,6 @@ class VmipFilter:
             return _Answer(chunks, lambda: hooks.after(ran, outcome))
         hooks.after(ran, outcome)
         return chunks
-
-    def _loaded_hooks(self) -> manager.Hooks:
-        # Not while nova-api starts: a slip in vmip.conf is then answered to
-        # requests that make ports, and all others are served.
-        with self._lock:
-            if self._hooks is None:
-                self._hooks = manager.Hooks(vmip_conf.load(self._config_file))
-            return self._hooks
 
 
 class _Answer:

@@ -77,7 +77,7 @@ def create(body: bytes, caller: Caller) -> base.Request | None:
     return base.Request(
         caller.requester, _names(name, high), wanted, choice,
         metadata=python_types.MappingProxyType(metadata),
-        hints=python_types.MappingProxyType(hints),
+        hints=python_types.MappingProxyType(hints), min_count=low,
         credentials=caller.credentials)
 
 

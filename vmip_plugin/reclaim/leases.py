@@ -20,10 +20,10 @@ import dataclasses
 import datetime
 
 from vmip_plugin import cloud as vmip_cloud
-from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
+from vmip_plugin.openstack import presence
 from vmip_plugin import types
 
 
@@ -49,9 +49,8 @@ def judge(inventory: api.Inventory, cloud: vmip_cloud.Cloud,
     """
     if mac is None:
         return Judgement(False, 'the DHCP server does not tell whose it is')
-    if not cloud.sees_all_projects():
-        raise exceptions.CloudUnavailable(
-            'the user in [cloud] has not the role admin')
+    look = presence.Look(cloud, inventory)
+    look.see_all()
     for port in cloud.ports(mac_address=mac):
         if any(address == a for _, a in port.addresses):
             return Judgement(False, f'port {port.id} has it: delete '
@@ -64,14 +63,24 @@ def judge(inventory: api.Inventory, cloud: vmip_cloud.Cloud,
         return Judgement(False, 'the list never gave this address to this '
                          'MAC: it is not ours to release')
     left = cloud.port(holder.port_id) if holder.port_id else None
-    if left is not None and any(address == a for _, a in left.addresses):
+    if left is not None and presence.has(left, address):
         return Judgement(False, f'port {left.id} has it, with MAC {left.mac} '
                          'now: vmip-reclaimer sees to that', holder)
-    status = holder.server_id and cloud.server_status(holder.server_id)
-    if status and status not in vmip_cloud.GONE:
+    status = holder.server_id and look.server(holder.server_id)
+    if status and status != presence.DELETED:
         return Judgement(
             False, f'server {holder.server_id} is {status}: delete it, or '
             'wait for the end of the lease', holder)
+    network_id = next((pool.network_id for pool, _ in inventory.pools()
+                       if pool.id == holder.pool_id), None)
+    doubt = ('its pool is deleted, so that nothing shows whether Neutron has '
+             'its data: wait for the end of the lease'
+             if network_id is None and not status else
+             network_id and look.doubt(
+                 network_id, presence.Evidence.SERVER_DELETED if status
+                 else presence.Evidence.PORT_MISSING))
+    if doubt:
+        return Judgement(False, doubt, holder)
     return Judgement(True, ' and '.join(filter(None, (
         holder.server_id and f'server {holder.server_id}',
         holder.port_id and f'port {holder.port_id}'))) + ' gone', holder)

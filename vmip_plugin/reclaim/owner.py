@@ -24,12 +24,13 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log as logging
-import sqlalchemy as sa
 import tooz
 from tooz import coordination
 
+from vmip_plugin.conf import urls as conf_urls
 from vmip_plugin import exceptions
 from vmip_plugin import health
+from vmip_plugin.sql import urls
 
 LOG = logging.getLogger(__name__)
 
@@ -54,12 +55,15 @@ def url(conf: cfg.ConfigOpts) -> str:
     The default is a lock in the list's own database; for SQLite, which is on
     one host, in a file beside it.
 
-    :raises ConfigError: the database's URL cannot be said in tooz's words.
+    :raises ConfigError: the database's URL cannot be said in tooz's words,
+        or the configured one can be read in two ways.
     """
     configured: str | None = conf.reclaimer.coordination_url
     if configured:
+        conf_urls.check_coordination('[reclaimer] coordination_url',
+                                     configured)
         return configured
-    found = sa.make_url(conf.database.connection)
+    found = urls.parse('[database] connection', conf.database.connection)
     kind = found.get_backend_name()
     if kind == 'sqlite':
         folder = pathlib.Path(found.database or '').absolute().parent
@@ -92,7 +96,8 @@ class Owner:
         self._me = me.encode()
         # one backend may serve several clouds
         cloud = f'{conf.cloud.region_name} ' + (
-            sa.make_url(conf.database.connection).database or '')
+            urls.parse('[database] connection',
+                       conf.database.connection).database or '')
         self._name = b'vmip-reclaimer-' + hashlib.sha256(
             cloud.encode()).hexdigest()[:16].encode()
         self._coordinator: Any = None

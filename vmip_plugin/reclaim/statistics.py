@@ -28,7 +28,9 @@ from prometheus_client import registry
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import clock
+from vmip_plugin.inventory import states
 from vmip_plugin import metrics
+from vmip_plugin.openstack import presence
 
 LOG = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class Statistics(registry.Collector):
 
     def __init__(self, conf: cfg.ConfigOpts, inventory: api.Inventory,
                  is_owner: Callable[[], bool]) -> None:
+        self._conf = conf
         self._servers: list[str] = conf.dhcp.servers
         self._inventory = inventory
         self._is_owner = is_owner
@@ -69,7 +72,8 @@ class Statistics(registry.Collector):
             self._until = 0.0
             return
         try:
-            self._found = [self._addresses(), *self._undone()]
+            self._found = [self._addresses(), *self._losses(),
+                           *self._undone(), self._waiting()]
             self._until = time.monotonic() + MAX_AGE
         except exceptions.VmipError as exc:
             LOG.debug('The list cannot be told: %s', exc)
@@ -88,6 +92,36 @@ class Statistics(registry.Collector):
             for state, count in counts.items():
                 found.add_metric([pool, state], count)
         return found
+
+    def _waiting(self) -> core.Metric:
+        found = core.GaugeMetricFamily(
+            'vmip_host_entries_waiting',
+            'Host entries that are to be written or removed and wait, by '
+            'what they wait for.', labels=['dhcp_server', 'waiting_for'])
+        counts = {(one.server, one.waiting_for): one.count
+                  for one in self._inventory.waiting()}
+        for server in sorted({*self._servers, *(s for s, _ in counts)}):
+            for reason in states.WaitingFor:
+                found.add_metric([server, reason],
+                                 counts.get((server, reason), 0))
+        return found
+
+    def _losses(self) -> Iterable[core.Metric]:
+        """Return what the pools lack of their ports, and their fuses."""
+        lost = core.GaugeMetricFamily(
+            'vmip_pool_missing_ports',
+            'Addresses in use of a pool whose ports Neutron does not show.',
+            labels=['pool'])
+        fuses = core.GaugeMetricFamily(
+            'vmip_pool_fuse_blown',
+            'Whether so much of a pool is lost that nothing is released.',
+            labels=['pool'])
+        losses = self._inventory.losses()
+        blown = presence.blown(self._conf, losses)
+        for loss in losses:
+            lost.add_metric([loss.pool], loss.missing)
+            fuses.add_metric([loss.pool], loss.pool_id in blown)
+        return lost, fuses
 
     def _undone(self) -> Iterable[core.Metric]:
         """Return how much is undone and how old the oldest of it is."""

@@ -50,6 +50,15 @@ class FileCloud:
             if port.mac in mac_address:
                 yield port
 
+    def renew(self) -> None:
+        pass
+
+    def check_region(self) -> None:
+        pass
+
+    def has_deleted(self, server_id: str) -> bool:
+        return server_id not in self._read()['servers']
+
     def sees_all_projects(self) -> bool:
         return True
 

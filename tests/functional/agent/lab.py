@@ -19,6 +19,7 @@ import os
 import pathlib
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,7 @@ def run(*command: str) -> str:
                           text=True).stdout
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         if time.monotonic() > deadline:
@@ -100,7 +101,7 @@ class Guest:
             'ip', '-n', self.namespace, '-4', 'addr', 'show', 'eth0'))
         return found[1] if found else None
 
-    def wait_address(self, seconds: float = 15.0) -> str:
+    def wait_address(self, seconds: float = 60.0) -> str:
         return str(wait_for(lambda: self.address, seconds))
 
     def pause(self) -> None:
@@ -234,7 +235,7 @@ class Lab(testtools.TestCase):
         heard = self.log().count('Listening for DHCP on')
         process = self.daemon()
         wait_for(lambda: process.poll() is not None or self.log().count(
-            'Listening for DHCP on') > heard, 20)
+            'Listening for DHCP on') > heard)
         self.assertIsNone(process.poll(), self.log())
         return process
 
@@ -265,6 +266,17 @@ class Lab(testtools.TestCase):
             str(self.path / 'cloud.json'), '--config-file',
             str(self.path / 'vmip.conf'),
             namespace=self.agent_namespace or self.host, log='agent.log')
+
+    def identified(self, guest: Guest) -> None:
+        """Wait until the agent knows whose a guest's lease is."""
+        store = sqlite3.connect(
+            f'file:{self.path}/agent.sqlite?mode=ro', uri=True)
+        try:
+            wait_for(lambda: store.execute(
+                'SELECT 1 FROM lease WHERE mac = ? AND port_id IS NOT NULL',
+                (guest.mac,)).fetchone())
+        finally:
+            store.close()
 
     def log(self) -> str:
         return (self.path / 'agent.log').read_text()

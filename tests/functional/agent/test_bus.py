@@ -61,4 +61,4 @@ class RabbitTest(testtools.TestCase):
         self.client.release_lease(*test_rpc.GOOD)
         for _ in range(2):
             self.assertEqual(rpc.Hint.parse(*test_rpc.GOOD),
-                             self.hints.get(timeout=10))
+                             self.hints.get(timeout=60))

@@ -60,11 +60,11 @@ class Unprivileged(lab.Lab):
         time.sleep(1.5)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def refused(self, text: str) -> None:
         process = self.daemon()
-        self.assertEqual(agent.SYSTEM_ERROR, process.wait(20))
+        self.assertEqual(agent.SYSTEM_ERROR, process.wait(60))
         self.assertIn(text, self.log())
 
     def test_net_raw_is_enough(self) -> None:

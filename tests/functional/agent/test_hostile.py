@@ -56,10 +56,10 @@ class HostileTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 15)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_others_are_released_during_a_flood_of_answers(self) -> None:
         self.agent(sweep_interval=2)
@@ -67,7 +67,7 @@ class HostileTest(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)     # identified
+        self.identified(guest)
         flood = self.start(
             sys.executable, '-m', 'tests.functional.agent.answers', 'eth0',
             self.bridge_mac, '120', namespace=sender.namespace)

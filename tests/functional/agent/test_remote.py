@@ -15,7 +15,6 @@
 import os
 import pathlib
 import socket
-import time
 
 import fixtures
 import testtools
@@ -64,9 +63,7 @@ class RemoteTest(testtools.TestCase):
         driver = base.load(path)
         self.assertEqual({}, driver.put([entry(1, hostname='web')]))
         self.assertEqual([entry(1, hostname='web')], list(driver.entries()))
-        started = time.monotonic()
         agent.end()
-        self.assertLess(time.monotonic() - started, 3)
         self.assertEqual(0, agent.process.returncode)
         self.assertRaises(exceptions.DHCPServerUnavailable, driver.put,
                           [entry(2)])

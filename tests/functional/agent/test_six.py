@@ -76,7 +76,7 @@ class Six(lab.Lab):
             found = re.search(r'inet6 (2001\S+)/', lab.run(
                 'ip', '-n', guest.namespace, '-6', 'addr', 'show', 'eth0'))
             return found[1] if found else None
-        return str(lab.wait_for(address, 20))
+        return str(lab.wait_for(address))
 
     def leased(self) -> set[str]:
         text = (self.path / 'dnsmasq.leases').read_text()
@@ -87,7 +87,8 @@ class Six(lab.Lab):
         dead, live = self.guest('g0'), self.guest('g1')
         address, other = self.dhclient(dead), self.dhclient(live)
         self.assertEqual({address, other}, self.leased())
-        time.sleep(1.5)
+        self.identified(dead)
+        self.identified(live)
         dead.destroy()
         self.forget(dead)
         # the cloud has the other one neither, but it answers
@@ -97,7 +98,7 @@ class Six(lab.Lab):
         # Neutron is believed again when it knows somebody who answers
         self.said['ports'].append([live.port_id, live.mac, live.server_id])
         self.say()
-        lab.wait_for(lambda: address not in self.leased(), 10)
+        lab.wait_for(lambda: address not in self.leased())
         time.sleep(3)
         self.assertEqual({other}, self.leased())
         self.assertEqual(0, self.released(other))
@@ -111,7 +112,7 @@ class SixTest(Six):
         self.agent()
         guest = self.guest('g0')
         address = self.dhclient(guest)
-        time.sleep(1.5)
+        self.identified(guest)
         guest.pause()
         time.sleep(5)
         self.assertEqual({address}, self.leased())
@@ -125,7 +126,7 @@ class SixTest(Six):
         agent = self.agent(transport_url='fake://', sweep_interval=1000)
         guest = self.guest('g0')
         address = self.dhclient(guest)
-        time.sleep(1.5)
+        self.identified(guest)
         guest.destroy()
         self.forget(guest)
         self.said['hint'] = {
@@ -133,7 +134,7 @@ class SixTest(Six):
             'server_id': guest.server_id}
         self.say()
         agent.send_signal(signal.SIGUSR1)
-        lab.wait_for(lambda: address not in self.leased(), 10)
+        lab.wait_for(lambda: address not in self.leased())
 
 
 class SixOnBridgeTest(Six):

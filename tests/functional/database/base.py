@@ -17,6 +17,7 @@ import datetime
 import pathlib
 import re
 import threading
+import time
 from typing import Any
 
 from oslo_db import exception as db_exc
@@ -27,6 +28,8 @@ from tests import databases
 from tests.unit import base
 from tests.unit.inventory import unavailable
 from vmip_plugin import exceptions
+from vmip_plugin.hooks import base as hook_base
+from vmip_plugin.hooks import manager
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
@@ -37,7 +40,16 @@ GRANTS = pathlib.Path(__file__).parents[3] / 'doc/examples/database'
 
 State = base.State
 
+#: a network without a pool
+OTHER = '99999999-0000-0000-0000-000000000099'
+
 ENTRIES = models.Base.metadata.tables['host_entries']
+
+
+def _request(network: str) -> hook_base.Request:
+    return hook_base.Request(
+        records.Requester('req-1', base.PROJECT), ('web',),
+        (hook_base.RequestedNetwork(network),))
 
 
 class ServerContract(unavailable.TestCase):
@@ -49,6 +61,9 @@ class ServerContract(unavailable.TestCase):
     denied: str
     unknown: str
     cut: str
+    #: queries for the connection's number, and for one that takes long
+    connection_id: str
+    sleep: str
 
     server: databases.MariaDB | databases.PostgreSQL
     template: str
@@ -110,7 +125,9 @@ class ServerContract(unavailable.TestCase):
             (datetime.datetime.now(datetime.UTC) - self.clock.now)
             .total_seconds())
         # on a busy machine, with a connection to be made before
-        self.assertLess(self.inventory.database.skew(), 5)
+        apart = self.inventory.database.skew()
+        assert apart is not None
+        self.assertLess(apart, 5)
 
     def test_clock(self) -> None:
         self.check_clock()
@@ -190,6 +207,93 @@ class ServerContract(unavailable.TestCase):
         self.server.start()
         self.assertEqual(['10.0.0.11'], base.addresses(self.reserve()))
         self.assertEqual(2, len(list(self.inventory.addresses())))
+
+    def test_silent(self) -> None:
+        """It is stopped amid a storm, and goes on."""
+        self.pool()
+        self.conf.set_override('connect_timeout', 2, 'database')
+        self.conf.set_override('statement_timeout', 4, 'database')
+        hooks = manager.Hooks(self.conf)
+        inventory = hooks._hooks[0].plugin._inventory
+        self.addCleanup(inventory.database.engine.dispose)
+
+        def send(network: str) -> str:
+            try:
+                ran = hooks.before(_request(network))
+            except hook_base.Refused as exc:
+                return str(exc.status)
+            return ' '.join(base.addresses(ran[0].memo))
+
+        self.assertEqual('10.0.0.10', send(base.NETWORK))
+        self.assertEqual('', send(OTHER))
+        self.addCleanup(self.server.thaw)
+        # as idle connections that the storm takes, and as new ones
+        before = [send(base.NETWORK) for _ in range(2)]
+        self.assertEqual(['10.0.0.11', '10.0.0.12'], before)
+        self.server.freeze()
+        answers: list[tuple[str, str]] = []
+
+        def run(network: str) -> None:
+            for _ in range(5):
+                answers.append((network, send(network)))
+
+        threads = [threading.Thread(target=run, args=(network,), daemon=True)
+                   for network in (base.NETWORK, OTHER) * 10]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        self.assertEqual([(base.NETWORK, '503')] * 50 + [(OTHER, '')] * 50,
+                         sorted(answers))
+        # those of no pool have not waited for the others' time-outs
+        last_free = max(number for number, answer in enumerate(answers)
+                        if answer[0] == OTHER)
+        self.assertLess(last_free, 60)
+        self.assertTrue(inventory.database.breaker.is_open)
+        self.assertIn('The database does not answer', self.log.output)
+
+        self.server.thaw()
+        end = time.monotonic() + 60
+        while send(base.NETWORK) != '10.0.0.13':
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.1)
+        self.assertIn('The database answers again', self.log.output)
+
+    def test_silent_while_it_commits(self) -> None:
+        """What waits for an answer to a commit has a time-out too."""
+        self.pool()
+        self.conf.set_override('connect_timeout', 2, 'database')
+        self.conf.set_override('statement_timeout', 2, 'database')
+        self.inventory = api.Inventory(self.conf, 'nova-api', in_request=True)
+        self.addCleanup(lambda: self.inventory.database.engine.dispose())
+        self.addCleanup(self.server.thaw)
+        self.before_commit(self.server.freeze)
+        self.fails(self.reserve)
+        self.fails(self.inventory.pools)
+        self.server.thaw()
+        end = time.monotonic() + 60
+        while self.inventory.database.breaker.is_open:
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.1)
+        self.assertEqual(1, len(self.inventory.pools()))
+
+    def test_slow_statement(self) -> None:
+        """The server gives up itself, and no connection is lost."""
+        self.conf.set_override('statement_timeout', 2, 'database')
+        self.inventory = api.Inventory(self.conf, 'nova-api', in_request=True)
+        self.addCleanup(lambda: self.inventory.database.engine.dispose())
+        ids = set()
+        for _ in range(2):
+            with self.inventory.database.read() as session:
+                ids.add(session.execute(sa.text(self.connection_id)).scalar())
+
+            def slow() -> None:
+                with self.inventory.database.read() as session:
+                    session.execute(sa.text(self.sleep))
+
+            self.fails(slow)
+        self.assertEqual(1, len(ids))
+        self.assertFalse(self.inventory.database.breaker.is_open)
 
     def test_crash_forgets_nothing(self) -> None:
         self.pool()

@@ -27,6 +27,8 @@ class TestMariaDB(base.ServerContract):
     denied = "Access denied for user 'vmip'@'127.0.0.1'"
     unknown = "Unknown database 'nowhere'"
     cut = 'Lost connection to MySQL server'
+    connection_id = 'SELECT connection_id()'
+    sleep = "SELECT sum(md5(seq) = 'x') FROM seq_1_to_10000000000"
 
     @classmethod
     def make_server(cls) -> databases.MariaDB:

@@ -22,6 +22,8 @@ class TestPostgreSQL(base.ServerContract):
     denied = 'password authentication failed for user "vmip"'
     unknown = 'database "nowhere" does not exist'
     cut = 'connection'
+    connection_id = 'SELECT pg_backend_pid()'
+    sleep = 'SELECT pg_sleep(60)'
 
     @classmethod
     def make_server(cls) -> databases.PostgreSQL:

@@ -78,6 +78,10 @@ class _Port:
     since: float
 
 
+#: calls that a worker makes at least
+LEAST_CALLS = 100
+
+
 class Worker:
     """A nova-api, a neutron-server and a vmip-listener in one.
 
@@ -118,7 +122,9 @@ class Worker:
             self._try(action)
         barrier.wait()
         until = time.time() + seconds
-        while time.time() < until:
+        # a busy machine has made each kind of call, too
+        while (time.time() < until
+               or sum(self.seen.counts.values()) < LEAST_CALLS):
             action, = self._random.choices(calls, weights)
             self._try(action)
         for port in self._ports:
@@ -296,7 +302,7 @@ class Worker:
             try:
                 listed.hold(records.Hold(
                     pool, address, f'vm-{self._random.randrange(50)}',
-                    until=until))
+                    until=until, any_project=True))
             except exceptions.VmipError:
                 # on a slow machine its turn may come after its end
                 if clock.now() < until:

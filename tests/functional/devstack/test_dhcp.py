@@ -23,8 +23,8 @@ import sys
 
 import testtools
 
+from tests.functional.devstack import test_plugin
 from tests import lab
-from tests.unit.devstack import test_plugin
 from vmip_plugin.agent import lease
 from vmip_plugin.agent import release
 from vmip_plugin import conf as vmip_conf
@@ -59,7 +59,7 @@ class Server(lab.Process):
                 raise RuntimeError(f'exit code {process.returncode}')
             return self.pid_file.exists()
 
-        lab.wait_for(listens, 30)
+        lab.wait_for(listens)
 
 
 class TestDnsmasq(test_plugin.PluginTestCase):
@@ -150,7 +150,7 @@ class TestDnsmasq(test_plugin.PluginTestCase):
             str(conf)], self.folder / 'data/vmip/agent.sqlite')
         with agent:
             lab.wait_for(lambda: len(self.bridge.run(
-                'cat', '/proc/net/packet').splitlines()) > 1, 30)
+                'cat', '/proc/net/packet').splitlines()) > 1)
             assert agent.process is not None
             self.assertIsNone(agent.process.poll())
 

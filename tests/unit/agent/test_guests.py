@@ -80,6 +80,15 @@ class FakeCloud:
         # as with pages: in the middle of the list
         self._ask('ports')
 
+    def renew(self) -> None:
+        pass
+
+    def check_region(self) -> None:
+        pass
+
+    def has_deleted(self, server_id: str) -> bool:
+        return server_id not in self.statuses
+
     def sees_all_projects(self) -> bool:
         self._ask('keystone')
         return self.admin

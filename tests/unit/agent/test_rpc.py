@@ -108,23 +108,23 @@ class BusTest(testtools.TestCase):
         self.client.release_lease(*GOOD, dhcp_server='10.66.0.1')
         expected = rpc.Hint.parse(*GOOD, '10.66.0.1')
         self.assertEqual([expected] * 2,
-                         [self.hints.get(timeout=5) for _ in range(2)])
+                         [self.hints.get(timeout=60) for _ in range(2)])
 
     def test_without_dhcp_server(self) -> None:
         self.client.release_lease(*GOOD)
-        self.assertIsNone(self.hints.get(timeout=5).dhcp_server)
+        self.assertIsNone(self.hints.get(timeout=60).dhcp_server)
 
     def test_ipv6(self) -> None:
         """What its server calls itself is no IPv4 address."""
         for server in ('10.66.0.1', 'fe80::1'):
             self.client.release_lease('2001:db8::7', *GOOD[1:],
                                       dhcp_server=server)
-            self.assertIsNone(self.hints.get(timeout=5).dhcp_server)
+            self.assertIsNone(self.hints.get(timeout=60).dhcp_server)
 
     def test_senseless(self) -> None:
         self.client.release_lease('x', 'y', 'z', None)
         self.client.release_lease(*GOOD)
-        self.assertEqual(GOOD[0], str(self.hints.get(timeout=5).address))
+        self.assertEqual(GOOD[0], str(self.hints.get(timeout=60).address))
 
     def test_missing_arguments(self) -> None:
         rpc.Endpoint(self.hints.put).release_lease({})
@@ -258,4 +258,4 @@ class NoBusTest(testtools.TestCase):
                                  client.probe([address], 0.5))
             self.assertRaises(exceptions.OperationalError,
                               client.release_lease, *GOOD)
-            self.assertLess(time.monotonic() - began, 10)
+            self.assertLess(time.monotonic() - began, 300)

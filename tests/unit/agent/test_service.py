@@ -62,7 +62,8 @@ class SettleTest(testtools.TestCase):
         self.addCleanup(stop.set)
         time.sleep(0.2)
         self.emit(2)
-        self.assertTrue(self.agent._settle())
+        with mock.patch.object(service, 'SETTLE', 120):
+            self.assertTrue(self.agent._settle())
         self.assertIn(test_store.ADDRESS + 2, {
             lease.address for lease in self.agent.page(None, 10)})
 

@@ -25,12 +25,14 @@ import socket
 import tempfile
 import threading
 from typing import Any
+from unittest import mock
 
 import hypothesis
 from hypothesis import strategies
 import testtools
 
 from oslo_config import cfg
+import tests
 from vmip_plugin.conf import dhcp
 from vmip_plugin.dhcp import base
 from vmip_plugin.dhcp import kea
@@ -117,6 +119,36 @@ class TestOptions(testtools.TestCase):
         self.assertIn('control6', str(failures[six]))
 
 
+class TestRelease(testtools.TestCase):
+
+    def ended(self, lease: base.Lease, **held: Any) -> bool:
+        """Return whether a lease is ended while Kea has this one."""
+        asked = []
+
+        def ask(which: daemon.Daemon, command: str, **arguments: Any) -> Any:
+            asked.append(command)
+            return {'ip-address': str(lease.address), 'cltt': 2 ** 32,
+                    'valid-lft': 60, 'state': 0, **held}
+
+        with mock.patch.object(daemon.Daemon, 'ask', ask):
+            driver(control='/socket').release(lease)
+        self.assertEqual('lease4-get', asked[0])
+        return 'lease4-del' in asked
+
+    def test_another_mac_has_it_by_now(self) -> None:
+        lease = base.Lease(ENTRY.address, ENTRY.mac, b'\1', None)
+        mine = {'hw-address': ENTRY.mac, 'client-id': '01'}
+        other = {'hw-address': 'fa:16:3e:00:00:02', 'client-id': '01'}
+        self.assertTrue(self.ended(lease, **mine))
+        self.assertFalse(self.ended(lease, **other))
+
+    def test_without_a_mac(self) -> None:
+        """Two clients may have none that Kea tells."""
+        lease = base.Lease(ENTRY.address, None, b'\1', None)
+        self.assertTrue(self.ended(lease, **{'client-id': '01'}))
+        self.assertFalse(self.ended(lease, **{'client-id': '02'}))
+
+
 class TestHost(testtools.TestCase):
 
     @hypothesis.given(strategies.text(max_size=300) | strategies.from_regex(
@@ -153,7 +185,7 @@ class TestAnswers(testtools.TestCase):
         self.addCleanup(listener.close)
         self.addCleanup(thread.join)
         self.addCleanup(listener.shutdown, socket.SHUT_RDWR)
-        self.driver = driver(control=self.path, timeout=1)
+        self.driver = driver(control=self.path, timeout=60)
 
     def _serve(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -188,7 +220,7 @@ class TestAnswers(testtools.TestCase):
 
     def test_any_answer(self) -> None:
         """None ends in anything but an error of ours."""
-        @hypothesis.settings(max_examples=150, deadline=None, database=None)
+        @hypothesis.settings(max_examples=tests.examples(150))
         @hypothesis.given(_JSON | strategies.fixed_dictionaries(
             {'result': strategies.sampled_from([0, 0, 0, 1, 3]),
              'arguments': _JSON | strategies.fixed_dictionaries(

@@ -248,22 +248,29 @@ class TestTime(ManagerTestCase):
 
     def hang(self, result: Any = 'late') -> Any:
         def act() -> Any:
-            self.go_on.wait(20)
+            self.go_on.wait(120)
             if isinstance(result, Exception):
                 raise result
             return result
         return act
 
+    def load_hanging(self, number: int, **options: Any) -> Any:
+        """Load three hooks; one, which will hang, has little time."""
+        hooks_ = self.load(hook_timeout=600, **options)
+        hook = self.manager._hooks[number]
+        hook.before.seconds = hook.after.seconds = 0.1
+        return hooks_
+
     def settled(self, hook: Hook) -> list[tuple[Any, int]]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not hook.settled and time.monotonic() < deadline:
             time.sleep(0.01)
         return hook.settled
 
     def test_is_told(self) -> None:
-        one, *_ = self.load(hook_timeout=20)
+        one, *_ = self.load(hook_timeout=600)
         self.manager.before(REQUEST)
-        self.assertTrue(15 < one.seen[0].remaining <= 20)
+        self.assertTrue(300 < one.seen[0].remaining <= 600)
         self.assertEqual(math.inf, REQUEST.remaining)
         self.assertEqual(0.0, hooks.Request(
             REQUEST.requester, (), (), deadline=1.0).remaining)
@@ -277,7 +284,7 @@ class TestTime(ManagerTestCase):
         self.assertEqual(math.inf, one.seen[0].remaining)
 
     def test_over(self) -> None:
-        one, two, three = self.load(hook_timeout=0.1)
+        one, two, three = self.load_hanging(1)
         two.act = self.hang()
         error = self.refused()
         self.assertEqual(503, error.status)
@@ -289,7 +296,7 @@ class TestTime(ManagerTestCase):
         self.assertEqual([('late', 503)], self.settled(two))
 
     def test_over_and_pass(self) -> None:
-        one, two, three = self.load(hook_timeout=0.1, on_error='pass')
+        one, two, three = self.load_hanging(1, on_error='pass')
         two.act = self.hang(hooks.AskFor((A,), 'late'))
         ran = self.manager.before(REQUEST)
         self.manager.after(ran, hooks.Outcome(202))
@@ -298,12 +305,33 @@ class TestTime(ManagerTestCase):
         self.go_on.set()
         self.assertEqual([('late', 503)], self.settled(two))
 
-    def test_fails_late(self) -> None:
+    def test_over_for_a_request_of_no_concern(self) -> None:
+        """It goes on without that hook, whatever on_error says."""
+        one, two, three = self.load(hook_timeout=0.1)
+        two.act = self.hang(hooks.AskFor((A,), 'late'))
+        asked: list[hooks.Request] = []
+        self.patch(two, 'concerns', lambda request: bool(
+            asked.append(request)))
+        ran = self.manager.before(REQUEST)
+        self.assertEqual([REQUEST], asked)
+        self.manager.after(ran, hooks.Outcome(202))
+        self.assertEqual(([('memo', 202)],) * 2, (one.settled, three.settled))
+        self.assertEqual((), three.seen[0].addresses)
+        self.go_on.set()
+        self.assertEqual([('late', 503)], self.settled(two))
+
+    def test_over_and_it_cannot_tell_of_what_concern(self) -> None:
         _, two, _ = self.load(hook_timeout=0.1)
+        two.act = self.hang()
+        self.patch(two, 'concerns', raiser(ZeroDivisionError()))
+        self.assertEqual(503, self.refused().status)
+
+    def test_fails_late(self) -> None:
+        _, two, _ = self.load_hanging(1)
         two.act = self.hang(ZeroDivisionError('inner words'))
         self.refused()
         self.go_on.set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while ('ZeroDivisionError' not in self.log.output
                and time.monotonic() < deadline):
             time.sleep(0.01)
@@ -317,7 +345,7 @@ class TestTime(ManagerTestCase):
         self.assertEqual(500, self.refused().status)
 
     def test_settling_hangs(self) -> None:
-        one, two, _ = self.load(hook_timeout=0.1)
+        one, two, _ = self.load_hanging(1)
         two.settle = self.hang()
         self.manager.after(self.manager.before(REQUEST), hooks.Outcome(202))
         self.assertEqual([('memo', 202)], one.settled)
@@ -325,17 +353,18 @@ class TestTime(ManagerTestCase):
 
     def test_too_many_hang(self) -> None:
         self.patch(limit.Limit, 'MAX_LATE', 2)
-        one, *_ = self.load(hook_timeout=0.05)
+        one, *_ = self.load_hanging(0)
         one.act = self.hang()
         for _ in range(4):
             self.assertEqual(503, self.refused().status)
         self.assertEqual(2, len(one.seen))
         self.go_on.set()
         self.assertEqual([('late', 503)], self.settled(one)[:1])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.manager._hooks[0].before._late:
             self.assertGreater(deadline, time.monotonic())
             time.sleep(0.01)
+        self.manager._hooks[0].before.seconds = 600
         self.assertEqual(3, len(self.manager.before(REQUEST)))
 
     def test_request_id_in_what_it_logs(self) -> None:

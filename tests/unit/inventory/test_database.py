@@ -26,6 +26,7 @@ from tests.unit import base
 from tests.unit.inventory import unavailable
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
+from vmip_plugin.inventory import database
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import picking
 from vmip_plugin.inventory import pools
@@ -317,18 +318,32 @@ class TestUnavailable(unavailable.TestCase):
             self.assertIn('[database] connection', str(error))
             self.assertNotIn('\n', str(error))
 
-    def test_may_have_pool(self) -> None:
-        self.assertTrue(self.inventory.may_have_pool(network_id='any'))
-        self.pool()
-        self.reserve()
-        inventory = self.inventory
-        self.assertTrue(inventory.may_have_pool(network_id=base.NETWORK))
-        self.assertTrue(inventory.may_have_pool(subnet_id=base.SUBNET))
-        self.assertFalse(inventory.may_have_pool(network_id='any'))
-        self.assertFalse(inventory.may_have_pool(subnet_id='any'))
-        # younger than the last look, and claimed from
-        self.new_inventory('other').create_pool(
-            name='young', network_id='young', subnet_id='younger',
-            cidr='10.9.0.0/24', ranges=[(base.ip('10.9.0.9'),) * 2])
-        self.claim(subnet='younger')
-        self.assertTrue(inventory.may_have_pool(network_id='young'))
+
+class TestClocks(base.TestCase):
+
+    def apart(self, ahead: float, *times: tuple[float, float]) -> float:
+        """Compare with a clock that is ahead of ours.
+
+        :param times: seconds to the question and to the answer.
+        """
+        answers = iter(times)
+
+        def ask() -> float:
+            there, back = next(answers)
+            self.clock.forward(there)
+            theirs = self.clock.now.timestamp() + ahead
+            self.clock.forward(back)
+            return theirs
+
+        return database.apart(ask)
+
+    def test_slow_answers_set_no_clock_wrong(self) -> None:
+        for times in ((0.0, 3.4), (3.4, 0.0), (1.7, 1.7)):
+            self.assertAlmostEqual(0.0, self.apart(0.0, *[times] * 5),
+                                   places=5)
+
+    def test_the_best_answer_counts(self) -> None:
+        times = [(3.4, 2.0)] * 3 + [(0.01, 0.01)] + [(9.0, 9.0)]
+        for ahead in (60.0, 2.0, -2.0, -60.0):
+            self.assertAlmostEqual(abs(ahead), self.apart(ahead, *times),
+                                   delta=0.02)

@@ -10,12 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A history of bounded length."""
+"""A history of bounded length, and a memory with an end."""
 
 import datetime
 import itertools
 
+import sqlalchemy as sa
+
 from tests.unit import base
+from vmip_plugin.inventory import pools
+from vmip_plugin.inventory import records
 
 DAY = 86400.0
 
@@ -109,3 +113,103 @@ class TestTrim(base.TestCase):
             self.clock.now))
         self.assertEqual(3, over)
         self.assertEqual(lines, self.lines())
+
+    def test_what_is_kept_costs_nothing(self) -> None:
+        """Only what is old is looked at, and found by its time."""
+        statements: list[str] = []
+        self.live(1)
+        engine = self.inventory.database.engine
+        sa.event.listen(engine, 'before_cursor_execute', lambda *args: (
+            statements.append(args[2])))
+        for days, count in ((30, 1), (0, 3)):
+            statements.clear()
+            self.trim(days)
+            looked = [s for s in statements if 'EXISTS' in s]
+            self.assertEqual(count, len(looked))
+        if engine.dialect.name == 'sqlite':
+            with engine.connect() as connection:
+                plan = connection.exec_driver_sql(
+                    f'EXPLAIN QUERY PLAN {looked[0]}', (0,) * looked[
+                        0].count('?')).all()
+            self.assertIn('ix_history_at_id', str(plan))
+            self.assertNotIn('SCAN', str(plan))
+
+
+class TestMemory(base.TestCase):
+    """``sticky`` in a pool that never runs out of new addresses."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(pools, 'CHUNK', 4)
+        self.pool('2001:db8::10', '2001:db8::ffff:ffff', '2001:db8::/64',
+                  allocator='sticky')
+        self.number = 0
+
+    def live(self, name: str | None = None) -> str:
+        self.number += 1
+        request = f'req-{self.number}'
+        self.reserve(name or f'web-{self.number}', request=request)
+        address = self.claim(self.number, request=request)
+        self.inventory.release(self.row(address), '')
+        self.finish(address)
+        return address
+
+    def forget(self, days: float = 2, rehearse: bool = False,
+               ) -> tuple[int, int]:
+        """Return how many were found and how many are forgotten."""
+        inventory = (self.inventory.rehearsal() if rehearse
+                     else self.inventory)
+        pages = list(inventory.forget_names(
+            self.clock.now - datetime.timedelta(days), page=3))
+        return sum(p[0] for p in pages), sum(p[1] for p in pages)
+
+    def test_no_row_for_each_server_ever_made(self) -> None:
+        for _ in range(8):
+            for _ in range(4):
+                self.live()
+            self.clock.forward(DAY)
+            self.forget()
+        # of three days and what comes next
+        self.assertLessEqual(self.rows(), 20)
+
+    def test_old_address_until_then(self) -> None:
+        address = self.live('db')
+        self.assertNotEqual(address, self.live('web'))
+        self.clock.forward(1.9 * DAY)
+        self.assertEqual((0, 0), self.forget())
+        self.assertEqual(address, self.live('db'))
+        self.clock.forward(2.1 * DAY)
+        self.assertEqual(2, self.forget(rehearse=True)[0])
+        self.assertEqual('db', self.row(address).former_name)
+        self.assertEqual((2, 2), self.forget())
+        self.assertEqual((0, 0), self.forget())
+        self.assertIsNone(self.row(address).former_name)
+        # as if nobody had had it
+        self.assertEqual(address, self.live('other'))
+
+    def test_who_has_it_keeps_it(self) -> None:
+        self.reserve('db')
+        address = self.claim()
+        self.inventory.release(self.row(address), '')
+        self.clock.forward(3 * DAY)
+        self.assertEqual((0, 0), self.forget())
+        self.finish(address)
+        self.inventory.hold(records.Hold(
+            'pool', base.ip(address), 'web', base.PROJECT))
+        self.clock.forward(3 * DAY)
+        self.assertEqual((0, 0), self.forget())
+
+    def test_small_pools_and_others_keep_theirs(self) -> None:
+        self.pool(name='small', network=base.NETWORK[:-1] + '2',
+                  subnet=base.SUBNET[:-1] + '2', allocator='sticky')
+        self.pool('2001:db8:1::1', '2001:db8:1::ffff:ffff',
+                  '2001:db8:1::/64', name='low',
+                  network=base.NETWORK[:-1] + '3',
+                  subnet=base.SUBNET[:-1] + '3')
+        for end in '23':
+            address = self.claim(subnet=base.SUBNET[:-1] + end,
+                                 request='', server=None)
+            self.inventory.release(self.row(address), '')
+            self.finish(address)
+        self.clock.forward(3 * DAY)
+        self.assertEqual((0, 0), self.forget())

@@ -15,6 +15,7 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import pathlib
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from hypothesis import stateful
 from hypothesis import strategies
 import testtools
 
+import tests
 from tests import databases
 from tests.unit import base
 from vmip_plugin import exceptions
@@ -64,11 +66,15 @@ class Address:
     forget: str | None = None
     #: Neutron has said that the port is gone
     gone: bool = False
+    #: Neutron has committed that; so the next holder need not wait
+    proof: bool = False
 
     def leave(self) -> None:
+        """Lose the holder; what proves that the one before is gone, stays."""
         self.request = self.project = self.name = None
         self.port = self.mac = self.until = None
         self.gone = False
+        self.proof = self.proof and self.forget is not None
 
 
 class Machine(stateful.RuleBasedStateMachine):
@@ -117,8 +123,16 @@ class Machine(stateful.RuleBasedStateMachine):
             if a.state is State.QUARANTINED and a.until is not None
             and a.until <= self.now]
 
+    def handed_over(self) -> list[str]:
+        """Return what may be picked where nothing is free."""
+        return [] if self.free() or self.reuse_delay else [
+            ip for ip, a in self.model.items()
+            if a.state is State.RELEASING and a.proof and a.hold is None]
+
     def picked(self, address: str) -> Address:
         """Check and note that an address was picked."""
+        if address in self.handed_over():
+            return self.model[address]
         found = self.free()
         assert address in found, (address, found)
         if self.model[address].state is State.QUARANTINED:
@@ -144,12 +158,13 @@ class Machine(stateful.RuleBasedStateMachine):
             ip for ip, a in self.model.items()
             if a.former == (name, project) and a.hold is None
             and (a.state in states.VACANT
-                 or a.state is State.RELEASING and a.gone)]
+                 or a.state is State.RELEASING and (a.gone or a.proof))]
         try:
             predicted, = self.list.rehearsal().reserve(requester, wanted, TTL)
             found, = self.list.reserve(requester, wanted, TTL)
         except exceptions.PoolExhausted:
             assert not held and not former and not self.free()
+            assert not self.handed_over()
             return
         assert predicted.address == found.address
         address = str(found.address)
@@ -225,11 +240,20 @@ class Machine(stateful.RuleBasedStateMachine):
     def claim(self, request: str, project: str, **values: Any
               ) -> records.Claim:
         self.count += 1
-        claim = self.list.claim(
+        ask = functools.partial(
+            self.list.claim,
             subnet_id=base.SUBNET, requester=records.Requester(
                 request, project), port_id=base.port_id(self.count),
             mac=base.mac(self.count), server_id=base.server_id(self.count),
             **values)
+        try:
+            claim = ask()
+        except exceptions.AddressReleasing as exc:
+            for held in exc.held:
+                a = self.model[str(held.address)]
+                assert a.proof and a.forget, held
+                assert a.state in (State.RELEASING, State.RESERVED), held
+            claim = ask(silent=exc.held)
         assert claim is not None and not claim.repeated
         return claim
 
@@ -249,7 +273,7 @@ class Machine(stateful.RuleBasedStateMachine):
         try:
             claim = self.claim('', project)
         except exceptions.PoolExhausted:
-            assert not self.free()
+            assert not self.free() and not self.handed_over()
             return
         a = self.picked(str(claim.address))
         a.leave()
@@ -261,7 +285,9 @@ class Machine(stateful.RuleBasedStateMachine):
         a = self.model[address]
         may = a.state in states.VACANT or (
             a.state is State.RESERVED and a.request is None
-            and a.hold is not None and a.hold[1] == project)
+            and a.hold is not None and a.hold[1] == project) or (
+            a.state is State.RELEASING and a.proof
+            and (a.hold is None or a.hold[1] == project))
         try:
             self.claim('', project, address=base.ip(address))
         except exceptions.AddressInUse:
@@ -290,6 +316,7 @@ class Machine(stateful.RuleBasedStateMachine):
         self.list.activate(row.server_id, name, [row.mac])
         if found[1].state is State.CLAIMED:
             found[1].state, found[1].name = State.ACTIVE, name
+            found[1].proof = False
 
     @stateful.rule(place=PLACES)
     def change_mac(self, place: int) -> None:
@@ -300,12 +327,15 @@ class Machine(stateful.RuleBasedStateMachine):
         found[1].mac = base.mac(self.count)
         self.list.change_mac(found[1].port, found[1].mac)
 
-    @stateful.rule(place=PLACES)
-    def release(self, place: int) -> None:
+    @stateful.rule(place=PLACES, proof=strategies.booleans())
+    def release(self, place: int, proof: bool) -> None:
         address = self.ip(place)
         a = self.model[address]
         released = self.list.release_address(
-            base.SUBNET, base.ip(address), 'deleted')
+            base.SUBNET, base.ip(address), 'deleted',
+            states.Evidence.COMMITTED if proof else None)
+        if released or a.state is State.RELEASING and proof:
+            a.proof = proof
         assert released == (a.state in states.IN_USE)
         if released:
             a.state, a.forget, a.until = State.RELEASING, a.mac, None
@@ -339,6 +369,7 @@ class Machine(stateful.RuleBasedStateMachine):
         a.forget = None
         if a.state is not State.RELEASING:
             return
+        a.proof = False
         a.leave()
         if a.hold:
             a.state = State.RESERVED
@@ -361,7 +392,7 @@ class Machine(stateful.RuleBasedStateMachine):
     @stateful.rule(place=PLACES)
     def keep(self, place: int) -> None:
         found = self.removal(place)
-        if found is None or found[0].gone:
+        if found is None or found[0].gone or found[0].proof:
             return
         a, work = found
         if a.state is State.RELEASING:
@@ -396,7 +427,8 @@ class Machine(stateful.RuleBasedStateMachine):
         may = not elsewhere and (a.state in states.VACANT or has_it)
         try:
             self.list.hold(records.Hold('pool', base.ip(address), name,
-                                        project))
+                                        project,
+                                        any_project=project is None))
         except exceptions.AddressInUse:
             assert not may
             return
@@ -469,7 +501,7 @@ class TestMachine(testtools.TestCase):
             'allocator': allocator, 'reuse_delay': reuse_delay})
         stateful.run_state_machine_as_test(
             machine, settings=hypothesis.settings(
-                max_examples=20, stateful_step_count=30, deadline=None,
+                max_examples=tests.examples(8), stateful_step_count=30,
                 suppress_health_check=list(hypothesis.HealthCheck)))
 
     def test_sequential(self) -> None:

@@ -12,6 +12,7 @@
 
 """The schema: as the models say, and reached from every earlier one."""
 
+from collections.abc import Callable
 import re
 from typing import Any
 
@@ -73,9 +74,23 @@ ROWS_0002: dict[str, list[dict[str, Any]]] = {
                     'hold_project': None, 'hold_until': None},
     }.get(table, {})} for row in rows] for table, rows in ROWS_0001.items()}
 
+#: With the columns of revisions 0004 and 0005.
+ROWS_0005: dict[str, list[dict[str, Any]]] = {
+    table: [{**row, **{
+        'addresses': {'evidence': None, 'answered_at': None},
+        'host_entries': {'wanted_at': 8},
+    }.get(table, {})} for row in rows] for table, rows in ROWS_0002.items()}
+
+#: With the column of revision 0006.
+ROWS_0006: dict[str, list[dict[str, Any]]] = {
+    table: [{**row, **{
+        'addresses': {'loss_confirmed_until': None},
+    }.get(table, {})} for row in rows] for table, rows in ROWS_0005.items()}
+
 #: Revision 0003 brought a table that only vmip-reclaimer writes.
 ROWS = {'0001': ROWS_0001, '0002': ROWS_0002, '0003': ROWS_0002,
-        '0004': ROWS_0002}
+        '0004': ROWS_0002, '0005': ROWS_0005, '0006': ROWS_0006,
+        '0007': ROWS_0006}
 
 
 class TestMigrations(base.TestCase):
@@ -125,7 +140,8 @@ class TestMigrations(base.TestCase):
     def test_each_earlier_revision_has_data_here(self) -> None:
         """A new revision needs a line in ROWS."""
         folder = script.ScriptDirectory.from_config(
-            self.inventory.database._alembic())
+            self.inventory.database._alembic(
+                self.inventory.database.engine))
         earlier = {revision.revision for revision in folder.walk_revisions()
                    if not revision.is_head}
         self.assertEqual(earlier, set(ROWS))
@@ -208,9 +224,7 @@ class TestMigrations(base.TestCase):
     def test_first_one_cut_off(self) -> None:
         changes: list[str] = []
         whole = self.empty('whole')
-        sa.event.listen(
-            whole.engine, 'before_cursor_execute',
-            lambda *args: changes.append(args[2]))
+        self.listen(lambda *args: changes.append(args[2]))
         whole.upgrade()
         changes = [change for change in changes
                    if re.match(r'\s*CREATE (TABLE|INDEX)', change)]
@@ -222,6 +236,12 @@ class TestMigrations(base.TestCase):
                     connection.execute(sa.text(change))
             cut.upgrade()
             self.assertEqual(_schema(whole.engine), _schema(cut.engine))
+
+    def listen(self, heard: Callable[..., None]) -> None:
+        """Hear every statement: an upgrade has an engine of its own."""
+        sa.event.listen(sa.Engine, 'before_cursor_execute', heard)
+        self.addCleanup(sa.event.remove, sa.Engine, 'before_cursor_execute',
+                        heard)
 
     def empty(self, name: str) -> database.Database:
         found = api.Inventory(base.new_conf(
@@ -245,12 +265,10 @@ class TestMigrations(base.TestCase):
     def test_only_what_old_workers_do_not_notice(self) -> None:
         """Each revision adds: none drops, renames or narrows anything."""
         statements: list[str] = []
+        self.listen(lambda *args: statements.append(
+            ' '.join(args[2].replace('`', '').split())))
         for revision in ROWS:
             inventory, _ = self.old(revision)
-            sa.event.listen(
-                inventory.database.engine, 'before_cursor_execute',
-                lambda *args: statements.append(
-                    ' '.join(args[2].replace('`', '').split())))
             inventory.database.upgrade()
         changes = [text for text in statements if re.match(
             'ALTER|DROP|RENAME|CREATE', text, re.IGNORECASE)]

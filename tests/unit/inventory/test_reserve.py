@@ -470,7 +470,8 @@ class TestHeldNames(base.TestCase):
         self.assertRaises(exceptions.AddressInUse, self.hold, '10.0.0.17',
                           'db')
         self.assertRaises(exceptions.PoolNotFound, self.inventory.hold,
-                          records.Hold('none', ip('10.0.0.15'), 'db'))
+                          records.Hold('none', ip('10.0.0.15'), 'db',
+                                       any_project=True))
         self.assertRaises(exceptions.VmipError, self.hold, '10.0.0.18', 'db',
                           seconds=0)
         self.hold('10.0.0.16', project=base.PROJECT)

@@ -27,6 +27,7 @@ from vmip_plugin.cmd import manage
 from vmip_plugin.cmd.manage import dhcp as manage_dhcp
 from vmip_plugin.dhcp import base as dhcp
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import records
 
 State = base.State
 ip = base.ip
@@ -147,7 +148,8 @@ class TestPool(ManageTestCase):
             'reuse_delay': 60, 'dhcp_servers': 'a', 'adopted': 0,
             'ranges': '10.0.0.10-10.0.0.11, 10.0.0.13-10.0.0.20'},
             self.create('--reuse-delay', '60', '--dhcp-server', 'a'))
-        self.assertEqual('', self.err)
+        self.assertEqual(
+            'nova-api and Neutron use the pool within 2 seconds\n', self.err)
         found, = self.json('pool', 'list')
         self.assertEqual(('pool', 60, 'a', 10, 0, 0), tuple(
             found[key] for key in ('name', 'reuse_delay', 'dhcp_servers',
@@ -472,19 +474,22 @@ class TestReservation(ManageTestCase):
 
     def create(self, address: str, *argv: str) -> Any:
         return self.json('reservation', 'create', address, '--pool', 'pool',
-                         '--server-name', 'web', *argv)
+                         '--server-name', 'web', *(
+                             argv if '--project' in argv
+                             else ('--any-project', *argv)))
 
     def test_way(self) -> None:
         self.assertEqual(
             {'pool': 'pool', 'address': '10.0.0.15', 'server_name': 'web',
-             'project': '', 'until': '', 'state': 'reserved'},
+             'project': '', 'any_project': 'yes', 'until': '',
+             'state': 'reserved'},
             self.create('10.0.0.15'))
         self.assertEqual('vmip-manage (eve)', self.inventory.history(
             ip('10.0.0.15'))[0].actor)
         self.assertEqual(
             {'pool': 'pool', 'address': '10.0.0.16', 'server_name': 'web',
-             'project': 'p', 'until': '2027-01-02 02:04:00.000',
-             'state': 'reserved'},
+             'project': 'p', 'any_project': '',
+             'until': '2027-01-02 02:04:00.000', 'state': 'reserved'},
             self.create('10.0.0.16', '--project', 'p', '--until',
                         '2027-01-02T03:04+01:00'))
         self.assertEqual(['10.0.0.15', '10.0.0.16'], [
@@ -499,7 +504,7 @@ class TestReservation(ManageTestCase):
 
     def test_refused(self) -> None:
         create = ('reservation', 'create')
-        rest = ('--server-name', 'web', '--pool')
+        rest = ('--server-name', 'web', '--any-project', '--pool')
         self.fails('in no range', *create, '10.0.0.99', *rest, 'pool')
         self.fails('There is no pool', *create, A, *rest, 'x')
         self.fails('Say for whom', *create, '--pool', 'pool')
@@ -507,6 +512,25 @@ class TestReservation(ManageTestCase):
                    '2001-01-01')
         self.claim()
         self.fails('is claimed', *create, A, *rest, 'pool')
+
+    def test_whose_server(self) -> None:
+        """A name is any project's to choose."""
+        create = ('reservation', 'create', A, '--pool', 'pool')
+        self.fails('of one project, or of any', *create, '--server-name',
+                   'web')
+        self.fails('its name is missing', *create, '--any-project')
+        self.assertEqual(2, self.run_(
+            *create, '--server-name', 'web', '--project', 'p',
+            '--any-project'))
+        self.assertEqual([], self.found())
+        for both in (records.Hold('pool', ip(A), 'web', 'p',
+                                  any_project=True),
+                     records.Hold('pool', ip(A), 'web')):
+            self.assertRaises(exceptions.VmipError, self.inventory.hold, both)
+        self.json(*create, '--server-name', 'web', '--project', base.PROJECT)
+        self.assertEqual(['10.0.0.11'], base.addresses(self.reserve(
+            'web', project=base.OTHER_PROJECT)))
+        self.assertEqual([A], base.addresses(self.reserve('web')))
 
     def test_for_a_project(self) -> None:
         self.assertEqual('10.0.0.10', self.json(
@@ -542,11 +566,11 @@ class TestReservation(ManageTestCase):
         path.write_bytes(text.encode())
         return ('reservation', 'import', str(path), *argv)
 
-    PLAN = ('address,server_name,project,until,pool\n'
-            ',db,p,,\n'
-            '10.0.0.10,web,,2099-01-02T03:04,pool\n'
+    PLAN = ('address,server_name,project,any_project,until,pool\n'
+            ',db,p,,,\n'
+            '10.0.0.10,web,,yes,2099-01-02T03:04,pool\n'
             '\n'
-            '10.0.0.12,,p,,\n')
+            '10.0.0.12,,p,,,\n')
 
     def test_import(self) -> None:
         argv = self.plan(self.PLAN, '--pool', 'pool')
@@ -576,20 +600,20 @@ class TestReservation(ManageTestCase):
     def test_import_names_every_bad_line(self) -> None:
         self.claim(address=ip('10.0.0.20'), request='')
         self.fails('line 3: ', *self.plan(
-            'pool,address,server_name,until\r\n'
-            'pool,10.0.0.10,good,\r\n'
-            'pool,10.0.0,web,\r\n'
-            'pool,10.0.0.99,web,\r\n'
-            'pool,10.0.0.20,web,\r\n'
-            'pool,10.0.0.11,"two\r\nlines",\r\n'
-            'none,10.0.0.12,web,\r\n'
-            ',10.0.0.12,web,\r\n'
-            'pool,10.0.0.12,web,noon\r\n'
-            'pool,10.0.0.12,web,2001-01-01\r\n'
+            'pool,address,server_name,until,any_project\r\n'
+            'pool,10.0.0.10,good,,yes\r\n'
+            'pool,10.0.0,web,,yes\r\n'
+            'pool,10.0.0.99,web,,yes\r\n'
+            'pool,10.0.0.20,web,,yes\r\n'
+            'pool,10.0.0.11,"two\r\nlines",,yes\r\n'
+            'none,10.0.0.12,web,,yes\r\n'
+            ',10.0.0.12,web,,yes\r\n'
+            'pool,10.0.0.12,web,noon,yes\r\n'
+            'pool,10.0.0.12,web,2001-01-01,yes\r\n'
             'pool,10.0.0.12,web\r\n'
-            'pool,10.0.0.10,again,\r\n'
-            'pool,,,\r\n'
-            f'pool,10.0.0.13,{"x" * 256},\r\n'))
+            'pool,10.0.0.10,again,,yes\r\n'
+            'pool,,,,\r\n'
+            f'pool,10.0.0.13,{"x" * 256},,yes\r\n'))
         lines = dict(line.split(': ', 1) for line in self.err.splitlines()
                      if line.startswith('line '))
         self.assertEqual([f'line {n}' for n in (
@@ -602,6 +626,14 @@ class TestReservation(ManageTestCase):
                 ('address,address\n', 'each once'), ('pool\n', 'address'),
                 ('address,server_name\n"x', 'line 2')):
             self.fails(word, *self.plan(text, '--pool', 'pool'))
+        self.fails('of one project, or of any', *self.plan(
+            'address,server_name\n10.0.0.10,web\n', '--pool', 'pool'))
+        self.fails('neither yes nor nothing', *self.plan(
+            'address,server_name,any_project\n10.0.0.10,web,on\n',
+            '--pool', 'pool'))
+        self.fails('line 2', *self.plan(
+            'address,server_name,project\n10.0.0.10,"\'""x",p\n',
+            '--pool', 'pool'))
         path = self.directory / 'plan.csv'
         path.write_bytes(b'address\n\xff\n')
         self.fails('UTF-8', 'reservation', 'import', str(path))

@@ -90,10 +90,10 @@ class TestRun(ReclaimTestCase):
     def test_twice(self) -> None:
         self.ports(3)
         self.said()
-        del self.cloud.known[base.port_id(0)]
+        self.cloud.delete(0)
         self.clock.forward(1)
-        self.assertEqual([('ports', A, 'release', 'noted')], self.said())
-        self.assertIn('ports: 3 looked at, 1 found, 0 done', self.err)
+        self.assertEqual([('deletes', A, 'release', 'noted')], self.said())
+        self.assertIn('deletes: 1 looked at, 1 found, 0 done', self.err)
         self.assertEqual([], self.said())
         self.clock.forward(31)
         self.assertEqual([('confirm', A, 'release', 'would be done')],
@@ -119,7 +119,7 @@ class TestRun(ReclaimTestCase):
 
     def test_cap_and_limit(self) -> None:
         self.ports(5)
-        self.cloud.known.clear()
+        self.cloud.delete_all()
         self.said('--task', 'ports')
         self.clock.forward(31)
         found = self.said('--task', 'confirm', '--max-releases', '2',
@@ -179,7 +179,8 @@ class TestStatus(ReclaimTestCase):
     def test_never(self) -> None:
         found = self.status(1)
         self.assertEqual(['owner', 'reservations', 'deletes', 'servers',
-                          'ports', 'confirm', 'mend', 'work', 'history'],
+                          'ports', 'confirm', 'mend', 'work', 'expiry',
+                          'history'],
                          list(found))
         self.assertEqual({'never'}, {row['state'] for row in found.values()})
         self.assertEqual([2.0, 60.0, 600.0], [
@@ -232,3 +233,19 @@ class TestStatus(ReclaimTestCase):
     def test_rehearsal_is_no_run(self) -> None:
         self.run_('reclaim', 'run', '--dry-run')
         self.assertEqual('never', self.status(1)['ports']['state'])
+
+class TestConfirm(ReclaimTestCase):
+
+    def test_confirm(self) -> None:
+        self.ports(3)
+        self.cloud.delete_all()
+        self.conf.set_override('fuse_addresses', 1, 'reclaimer')
+        self.conf.set_override('fuse_percent', 20, 'reclaimer')
+        for task in ('reservations', 'ports'):
+            self.json('reclaim', 'run', '--task', task)
+        rows = self.json('reclaim', 'confirm', 'pool', '--dry-run')
+        self.assertEqual([A, '10.0.0.11', '10.0.0.12'],
+                         [row['address'] for row in rows])
+        self.assertEqual(0, self.inventory.losses()[0].confirmed)
+        self.json('reclaim', 'confirm', 'pool', '--minutes', '5')
+        self.assertEqual(3, self.inventory.losses()[0].confirmed)

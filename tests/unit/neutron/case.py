@@ -29,10 +29,29 @@ from vmip_plugin.inventory import api
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
 from vmip_plugin.neutron import shared
+from vmip_plugin import types
 
 ip = base.ip
 
 SERVER = base.server_id(1)
+
+
+class Wire:
+    """Agents that look at addresses."""
+
+    def __init__(self) -> None:
+        #: by address; None: no agent can tell
+        self.answers: dict[str, bool | None] = {}
+        self.asked: list[list[str]] = []
+        self.error: Exception | None = None
+
+    def probe(self, addresses: Sequence[types.Address], timeout: float = 2.0,
+              ) -> dict[types.Address, bool | None]:
+        self.asked.append([str(address) for address in addresses])
+        if self.error is not None:
+            raise self.error
+        return {address: self.answers.get(str(address), False)
+                for address in addresses}
 
 
 class NeutronTestCase(testtools.TestCase):
@@ -56,6 +75,9 @@ class NeutronTestCase(testtools.TestCase):
             'VMIP_CONFIG', str(config)))
         self.useFixture(fixtures.MonkeyPatch(
             'vmip_plugin.neutron.shared._list', None))
+        self.wire = Wire()
+        self.useFixture(fixtures.MonkeyPatch(
+            'vmip_plugin.neutron.shared._prober', self.wire))
         self.inventory = api.Inventory(
             base.new_conf(f'sqlite:///{self.file}'), 'test')
         self.addCleanup(lambda: self.inventory.database.engine.dispose())

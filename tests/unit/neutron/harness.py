@@ -35,7 +35,7 @@ from neutron_lib import context as n_context
 from neutron_lib.db import api as db_api
 import webob
 
-_CONF = """
+CONF = """
 [DEFAULT]
 transport_url = fake://
 core_plugin = ml2
@@ -51,7 +51,6 @@ policy_file = {path}/policy.yaml
 [ml2]
 mechanism_drivers =
 type_drivers = local
-project_network_types = local
 """
 
 PROJECT = 'aaaa0000aaaa0000aaaa0000aaaa0000'
@@ -64,7 +63,7 @@ def api() -> Any:
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     (path / 'policy.yaml').write_text('{}\n')
     file = path / 'neutron.conf'
-    file.write_text(_CONF.format(path=path))
+    file.write_text(CONF.format(path=path))
     config.register_common_config_options()
     ml2.register_ml2_plugin_opts()
     config.init(['--config-file', str(file)])

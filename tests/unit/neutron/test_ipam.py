@@ -27,6 +27,8 @@ from tests.unit import base
 from tests.unit.neutron import case
 from tests.unit.neutron import harness
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import database
+from vmip_plugin.inventory import known
 from vmip_plugin.inventory import records
 from vmip_plugin.neutron import ipam
 from vmip_plugin.neutron import shared
@@ -209,6 +211,24 @@ class TestCreate(case.NeutronTestCase):
         self.assertEqual(409, self.post(network)[0])
         self.assertEqual([], self.found())
 
+    def test_what_neutron_calls_its_own_attributes_is_its_business(
+            self) -> None:
+        """Up to 2025.2 the project of a subnet was kept as _tenant_id."""
+        network, _ = self.one()
+        other = harness.network()
+        self.subnet(other, '10.9.0.0/24')
+        original = ipam.internal.NeutronDbSubnet.__init__
+
+        def older(subnet: Any, *args: Any, **kwargs: Any) -> None:
+            original(subnet, *args, **kwargs)
+            subnet._tenant_id = vars(subnet).pop('_project_id', None)
+
+        self.useFixture(fixtures.MonkeyPatch(
+            'neutron.ipam.drivers.neutrondb_ipam.driver.NeutronDbSubnet.'
+            '__init__', older))
+        self.assertEqual(['10.0.0.100'], self.got(network))
+        self.assertEqual(201, self.post(other)[0])
+
     def test_reserved_in_another_subnet_than_the_first(self) -> None:
         """Neutron's order of a network's subnets is not ours."""
         network = harness.network()
@@ -216,7 +236,8 @@ class TestCreate(case.NeutronTestCase):
             net = f'10.{number}.0'
             pool = self.subnet(network, f'{net}.0/24', f'{net}.100',
                                f'{net}.109')
-            self.inventory.hold(records.Hold(pool, ip(f'{net}.105'), net))
+            self.inventory.hold(records.Hold(
+                pool, ip(f'{net}.105'), net, any_project=True))
         for number in range(2):
             net = f'10.{number}.0'
             self.reserve(network, net, request=net)
@@ -431,11 +452,9 @@ class TestDelete(case.NeutronTestCase):
         self.useFixture(fixtures.MockPatchObject(
             plugin.ipam, '_ipam_deallocate_ips', fail))
         self.assertEqual(500, self.delete(body['port']['id']))
-        self.assertEqual(State.RELEASING, self.row('10.0.0.100').state)
-        work, = self.inventory.work(port_ids=[body['port']['id']])
-        # the worker asks Neutron, which has it still
-        self.inventory.keep(work)
         self.assertEqual(State.CLAIMED, self.row('10.0.0.100').state)
+        self.assertEqual(['claim'], [
+            c.event for c in self.inventory.history(ip('10.0.0.100'))])
 
     def test_update(self) -> None:
         network, subnet = self.one()
@@ -459,7 +478,7 @@ class TestAway(case.NeutronTestCase):
         self.away()
         status, body = self.post(network, 'req-2')
         self.assertEqual(503, status)
-        self.assertEqual('ServiceUnavailable', body['NeutronError']['type'])
+        self.assertEqual('InventoryAway', body['NeutronError']['type'])
         # and nobody else suffers
         self.assertEqual(201, self.post(other)[0])
 
@@ -489,6 +508,30 @@ class TestDriver(case.NeutronTestCase):
             ipam.VmipSubnet, 'allocate', ZeroDivisionError))
         self.assertEqual(2, len(ours.get_subnet(subnet).bulk_allocate(
             ipam.ipam_req.BulkAddressRequest(2))))
+
+    def test_network_without_pool_asks_nothing(self) -> None:
+        """So it waits for nothing where the database is silent."""
+        self.one()
+        other = harness.network()
+        self.subnet(other, '10.9.0.0/24')
+        self.subnet(other, '10.9.1.0/24')
+        self.got(other)
+        asked: list[object] = []
+
+        def guarded(database: object) -> Any:
+            asked.append(database)
+            raise exceptions.InventoryUnavailable
+
+        for where, name, value in ((database.Database, '_guarded', guarded),
+                                   (known, 'MAX_AGE', 10 ** 6)):
+            self.useFixture(fixtures.MockPatchObject(where, name, value))
+        status, body = self.post(other)
+        self.assertEqual(201, status)
+        port = body['port']['id']
+        self.assertEqual(200, harness.call('PUT', f'ports/{port}', {'port': {
+            'fixed_ips': [{'ip_address': '10.9.0.77'}]}})[0])
+        self.assertEqual(204, harness.call('DELETE', f'ports/{port}')[0])
+        self.assertEqual([], asked)
 
     def test_bulk_while_the_list_is_away(self) -> None:
         _, subnet = self.one()

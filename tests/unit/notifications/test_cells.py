@@ -61,7 +61,7 @@ class TestCells(test_listener.ListenerTestCase):
         for exchange, topic in itertools.product(
                 exchanges, ('versioned', 'cell2_versioned')):
             self.send(exchange, topic, 'instance.create.end')
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(heard) < 12 and time.monotonic() < deadline:
             time.sleep(0.01)
         # Neutron has no versioned notifications, and nobodys is nobody's

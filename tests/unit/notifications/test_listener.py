@@ -15,6 +15,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 import json
+import os
 import pathlib
 import threading
 import time
@@ -32,6 +33,7 @@ import testtools
 from tests import notifications
 from vmip_plugin import conf as vmip_conf
 from vmip_plugin import exceptions
+from vmip_plugin.notifications import aside
 from vmip_plugin.notifications import event
 from vmip_plugin.notifications import listener
 
@@ -56,6 +58,21 @@ def deleted(number: int) -> Incoming:
 
 def numbers(events: Sequence[event.Event]) -> list[int]:
     return [uuid.UUID(found.ports[0].port_id).int for found in events]
+
+
+def nested(depth: int = 200_000) -> Any:
+    """Return what JSON of a few kilobytes can be, far deeper than a stack."""
+    made: Any = []
+    for number in range(depth):
+        made = [made] if number % 2 else {'x': made}
+    return made
+
+
+class Unspeakable:
+    """Neither text nor JSON can be made of it."""
+
+    def __repr__(self) -> str:
+        raise RecursionError
 
 
 class Recorder:
@@ -261,6 +278,87 @@ class DispatchTestCase(ListenerTestCase):
         self.assertEqual([2], numbers(handler.done))
         self.assertIn('is not kept', self.log.output)
 
+    def test_whatever_is_in_it(self):
+        """It is put aside, counted and acknowledged, and the next one too."""
+        circle: list[Any] = []
+        circle.append(circle)
+        for number, value in enumerate((
+                nested(), nested(2000), circle, Unspeakable(), b'\xff',
+                '\ud800', {'\ud800': 1, 5: 6, (): [Unspeakable()]},
+                10 ** 5000, float('nan'), ['x'] * 10 ** 6, 'x' * 10 ** 7,
+                dict.fromkeys(range(10 ** 5), 'y' * 1000))):
+            for change in ({'payload': value}, {'message_id': value}):
+                with self.subTest(number=number, where=list(change)):
+                    handler = Recorder()
+                    target = self.new(handler)
+                    bad = deleted(1)
+                    bad.message.update({'payload': {}, **change})
+                    self.assertEqual(set(), target.dispatch(
+                        [bad, deleted(2)]))
+                    self.assertEqual([2], numbers(handler.done))
+                    self.assertEqual(1, target.stats.poisoned)
+                    self.check_sum(target.stats)
+        kept = [json.loads(path.read_text())
+                for path in self.poison.iterdir()]
+        self.assertEqual({'Malformed'}, {
+            record['why'].partition(':')[0] for record in kept})
+        self.assertEqual(24, len(kept))
+        self.assertEqual({'port.delete.end'}, {
+            record['message']['event_type'] for record in kept})
+        self.assertLess(max(path.stat().st_size
+                            for path in self.poison.iterdir()), 2_000_000)
+        self.assertLess(max(map(len, self.log.output.splitlines())), 700)
+
+    def test_reading_it_takes_the_whole_stack(self):
+        """Or the memory: it is that message which is to blame."""
+        for error in (RecursionError('too deep'), MemoryError(),
+                      ValueError(Unspeakable())):
+            handler = Recorder()
+            target = self.new(handler)
+            with mock.patch.dict(
+                    listener.NORMALISERS,
+                    {'port.create.end': mock.Mock(side_effect=error)}):
+                bad = deleted(1)
+                bad.message.update(event_type='port.create.end',
+                                   payload=nested())
+                self.assertEqual(set(), target.dispatch(
+                    [bad, deleted(2)]))
+            self.assertEqual([2], numbers(handler.done))
+            self.assertEqual(1, target.stats.poisoned)
+
+    def test_no_room_for_it(self):
+        """Nothing is left of what could not be written as a whole."""
+        self.poison.mkdir()
+        real = os.open
+
+        def full(path: Any, *args: Any) -> int:
+            os.close(real(path, *args))
+            return real('/dev/full', os.O_WRONLY)
+
+        handler = Recorder()
+        target = self.new(handler)
+        bad = deleted(1)
+        bad.message['payload'] = {}
+        with mock.patch.object(aside.os, 'open', full):
+            self.assertEqual(set(), target.dispatch([bad, deleted(2)]))
+        self.assertEqual([2], numbers(handler.done))
+        self.assertEqual([], list(self.poison.iterdir()))
+        self.assertIn('No space left', self.log.output)
+
+    def test_folder_is_nowhere(self):
+        self.conf.set_override(
+            'poison_dir', str(self.poison / 'of' / 'nobody'), 'listener')
+        for error in (None, MemoryError()):
+            handler = Recorder()
+            target = self.new(handler)
+            bad = deleted(1)
+            bad.message['payload'] = {}
+            with mock.patch.object(aside.json, 'dumps', side_effect=error,
+                                   return_value='{}'):
+                self.assertEqual(set(), target.dispatch([bad, deleted(2)]))
+            self.assertEqual([2], numbers(handler.done))
+        self.assertEqual(2, self.log.output.count('is not kept'))
+
     def test_poison_is_found_in_few_steps(self):
         handler = Recorder()
         handler.poison = {300}
@@ -316,7 +414,7 @@ class FakeTransportTestCase(ListenerTestCase):
                 message.message['payload'])
 
     def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not condition():
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
@@ -349,7 +447,7 @@ class FakeTransportTestCase(ListenerTestCase):
         handler = Recorder()
         self.started(handler)
         self.send(*map(deleted, range(3)))
-        self.assertTrue(come.wait(10))
+        self.assertTrue(come.wait(60))
         self.send(*map(deleted, range(3, 9)))
         self.until(lambda: self.acked == 9)
         self.assertEqual([list(range(9))], handler.tried)
@@ -425,6 +523,21 @@ class FakeTransportTestCase(ListenerTestCase):
         self.until(lambda: self.acked == 4)
         self.assertEqual([1, 3], numbers(handler.done))
 
+    def test_deep_poison_is_acknowledged(self):
+        """It does not come again, before all that come after it."""
+        handler = Recorder()
+        target = self.started(handler)
+        exchange = impl_fake.FakeExchangeManager(None).get_exchange(
+            self.exchange)
+        for where in ('payload', 'message_id', 'timestamp'):
+            exchange.deliver_message('notifications.info', {}, {
+                **deleted(1).message, 'payload': {}, where: nested()})
+        self.send(deleted(2))
+        self.until(lambda: self.acked == 4)
+        self.assertEqual([2], numbers(handler.done))
+        self.assertEqual(3, target.stats.poisoned)
+        self.assertEqual(0, target.stats.requeued)
+
     def test_forged_priority_stops_nothing(self):
         handler = Recorder()
         target = self.started(handler)
@@ -445,14 +558,14 @@ class FakeTransportTestCase(ListenerTestCase):
         class Handler(Recorder):
             def handle(inner, events: Sequence[event.Event]) -> None:
                 entered.set()
-                leave.wait(10)
+                leave.wait(60)
                 super().handle(events)
 
         handler = Handler()
         target = self.new(handler)
         target.start()
         self.send(deleted(1))
-        self.assertTrue(entered.wait(10))
+        self.assertTrue(entered.wait(60))
         target.stop()
         self.assertEqual(0, self.acked)
         leave.set()
@@ -462,14 +575,15 @@ class FakeTransportTestCase(ListenerTestCase):
 
     def test_stop_waits_for_no_database(self):
         handler = Recorder(*(away() for _ in range(1000)))
-        target = self.new(handler)
+        target = self.new(handler, patience=600)
         target.start()
         self.send(deleted(1))
         self.until(lambda: len(handler.tried) > 4)
         before = time.monotonic()
         target.stop()
         target.wait()
-        self.assertLess(time.monotonic() - before, 2)
+        # and not for its patience, which is longer
+        self.assertLess(time.monotonic() - before, target._patience / 2)
         self.assertEqual(0, self.acked)
         self.assertEqual(1, target.stats.requeued)
 

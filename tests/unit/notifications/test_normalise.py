@@ -21,6 +21,7 @@ import hypothesis
 from hypothesis import strategies
 import testtools
 
+import tests
 from tests import notifications
 from vmip_plugin import exceptions
 from vmip_plugin.notifications import event
@@ -433,7 +434,7 @@ class HostileTestCase(testtools.TestCase):
     def test_samples_are_complete(self):
         self.assertEqual(len(listener.NORMALISERS), len(SAMPLES))
 
-    @hypothesis.settings(max_examples=1500, deadline=None)
+    @hypothesis.settings(max_examples=tests.examples(500))
     @hypothesis.given(strategies.sampled_from(SAMPLES), JSON,
                       strategies.booleans(), strategies.data())
     def test_one_place_changed(self, message, new, drop, data):
@@ -441,12 +442,12 @@ class HostileTestCase(testtools.TestCase):
         path = data.draw(strategies.sampled_from(places(payload)))
         self._read(message, changed(payload, path, new, drop))
 
-    @hypothesis.settings(max_examples=500, deadline=None)
+    @hypothesis.settings(max_examples=tests.examples(200))
     @hypothesis.given(strategies.sampled_from(SAMPLES), JSON)
     def test_any_payload(self, message, payload):
         self._read(message, payload)
 
-    @hypothesis.settings(max_examples=500, deadline=None)
+    @hypothesis.settings(max_examples=tests.examples(500))
     @hypothesis.given(
         strategies.sampled_from(SAMPLES),
         strategies.dictionaries(strategies.sampled_from(

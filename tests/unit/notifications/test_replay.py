@@ -23,6 +23,7 @@ import random
 import hypothesis
 from hypothesis import strategies
 
+import tests
 from tests import notifications
 from tests.notifications import stream
 from tests.unit import base
@@ -39,7 +40,7 @@ Kind = event.Kind
 State = base.State
 TTL = 600
 SETTINGS = hypothesis.settings(
-    max_examples=20, deadline=None, derandomize=True,
+    max_examples=tests.examples(10),
     suppress_health_check=list(hypothesis.HealthCheck))
 
 scenarios = strategies.sampled_from(notifications.SCENARIOS)
@@ -81,7 +82,8 @@ class TestReplay(base.TestCase):
         self.driver = fakes.Server('a')
         worker = work.Worker(self.conf, self.inventory, {'a': self.driver},
                              self.cloud, None)
-        self.handler = handler.Handler(self.inventory, worker, self.cloud)
+        self.handler = handler.Handler(self.conf, self.inventory, worker,
+                                       self.cloud)
         self.reclaimer = tasks.Reclaimer(self.conf, self.inventory, worker,
                                          self.cloud)
         made = stream.ports(messages)
@@ -93,7 +95,8 @@ class TestReplay(base.TestCase):
         for server_id in sorted(servers - deleted):
             self.cloud.servers[server_id] = 'ACTIVE'
         running = {(found.server_id, port.mac) for found in told
-                   if found.kind is Kind.SERVER_CREATED
+                   if found.kind in (Kind.SERVER_CREATED,
+                                     Kind.INTERFACE_ATTACHED)
                    for port in found.ports}
         self.expected: dict[str, tuple[State, str | None]] = {}
         for number, port in enumerate(made):

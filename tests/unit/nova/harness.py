@@ -104,13 +104,16 @@ class FilterTestCase(base.TestCase):
 
     nova_class: type[Nova] = Nova
     config = ''
+    #: what a project may hold in advance, in percent of what is free
+    share = 100
 
     def setUp(self) -> None:
         super().setUp()
         self.pool()
         path = self.directory / 'vmip.conf'
         path.write_text(
-            f'[database]\nconnection = {self.connection}\n{self.config}')
+            f'[database]\nconnection = {self.connection}\n'
+            f'[reserve]\nproject_share = {self.share}\n{self.config}')
         self.nova = self.nova_class()
         self.app = vmip_filter.filter_factory(
             {}, config_file=str(path))(self.nova)

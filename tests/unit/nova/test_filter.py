@@ -27,7 +27,10 @@ import webob.exc
 
 from tests.unit import base
 from tests.unit.nova import harness
+from vmip_plugin import exceptions
 from vmip_plugin.hooks import base as hooks
+from vmip_plugin.inventory import database
+from vmip_plugin.inventory import known
 from vmip_plugin.nova import filter as vmip_filter
 
 State = base.State
@@ -63,7 +66,7 @@ class TestFilter(harness.FilterTestCase):
         self.assertEqual('\xfc\xfc', self.row(A).server_name)
 
     def test_several_servers(self) -> None:
-        self.post({**harness.SERVER, 'min_count': 2, 'max_count': 3})
+        self.post({**harness.SERVER, 'min_count': 3, 'max_count': 3})
         self.assertEqual(3, len(self.held()))
         self.assertEqual({None}, {a.server_id for _, a in
                                   self.found()})
@@ -337,6 +340,39 @@ class TestAwayFail(AwayTestCase):
         self.assertEqual('202 Accepted', self.post({'name': 'x'}))
         self.assertEqual(2, len(self.nova.seen))
 
+    def test_silent(self) -> None:
+        """Those on networks without a pool do not wait for it."""
+        self.post()
+        self.nova.seen.clear()
+        hangs = threading.Event()
+        self.addCleanup(hangs.set)
+
+        def silent(database: object) -> Any:
+            hangs.wait(60)
+            raise exceptions.InventoryUnavailable
+
+        self.patch(database.Database, '_guarded', silent)
+        self.patch(known, 'PATIENCE', 0)
+        # what was read a moment ago is read anew, in vain
+        self.patch(known, 'MAX_AGE', 0)
+        for _ in range(20):
+            self.assertEqual('202 Accepted', self.other())
+        self.assertEqual(20, len(self.nova.seen))
+        limit = self.app._hooks._hooks[0].before
+        self.assertEqual(0, limit._late)
+        limit.seconds = 0.1
+        self.assertEqual('503 Service Unavailable', self.post())
+        self.assertEqual(20, len(self.nova.seen))
+        self.assertFalse(hangs.is_set())
+
+    def test_too_many_hang(self) -> None:
+        """What is over its time and of other networks refuses nobody."""
+        self.known()
+        limit = self.app._hooks._hooks[0].before
+        limit._late = limit.MAX_LATE
+        self.assertEqual('503 Service Unavailable', self.post())
+        self.assertEqual('202 Accepted', self.other())
+
     def test_goes_away_before_the_answer(self) -> None:
         """Settling fails, and the answer stands."""
         def away() -> None:
@@ -364,25 +400,30 @@ class TestAwayPass(AwayTestCase):
 
 
 class TestConfig(harness.FilterTestCase):
+    """A service that could make no port does not start."""
 
-    config = '[reserve]\nhooks = nothing-of-that-name\n'
+    def refused(self, path: str) -> str:
+        factory = vmip_filter.filter_factory({}, config_file=path)
+        error = self.assertRaises(exceptions.ConfigError, factory, self.nova)
+        self.assertIn(str(error), self.log.output)
+        return str(error)
 
-    def test_slip(self) -> None:
-        status, _, body = self.call()
-        self.assertEqual('500 Internal Server Error', status)
-        self.assertEqual({'computeFault': {
-            'code': 500, 'message': 'The request could not be prepared.'}},
-            json.loads(body))
-        self.assertEqual([], self.nova.seen)
-        self.assertIn('nothing-of-that-name', self.log.output)
-        self.assertEqual('202 Accepted', self.post(path='/servers/x/action'))
+    def test_wrong_values(self) -> None:
+        for number, (text, wrong) in enumerate((
+                ('[reserve]\nhooks = nothing-of-that-name\n',
+                 'nothing-of-that-name'),
+                ('[reserve]\nttl = soon\n', 'ttl'),
+                ('[database]\nconnection = oracle://h/d\n',
+                 '[database] connection'))):
+            path = self.directory / f'{number}.conf'
+            path.write_text(text)
+            self.assertIn(wrong, self.refused(str(path)))
 
     def test_no_file(self) -> None:
-        self.useFixture(fixtures.EnvironmentVariable(
-            'VMIP_CONFIG', str(self.directory / 'missing.conf')))
-        self.app = vmip_filter.filter_factory({})(self.nova)
-        self.assertEqual('500 Internal Server Error', self.post())
-        self.assertIn('missing.conf', self.log.output)
+        missing = str(self.directory / 'missing.conf')
+        self.useFixture(fixtures.EnvironmentVariable('VMIP_CONFIG', missing))
+        self.assertIn(missing, self.refused(''))
+        self.assertIn('by the user', self.refused(missing))
 
 
 CALLS: list[Any] = []

@@ -21,7 +21,9 @@ from tests.unit import base
 from tests.unit.nova import harness
 from vmip_plugin import cloud
 from vmip_plugin import exceptions
+from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 
 State = base.State
 A, B = '10.0.0.10', '10.0.0.15'
@@ -92,7 +94,7 @@ class TestListed(FormTestCase):
     def test_both_versions(self) -> None:
         self.pool6()
         self.assertEqual([A, SIX], self.send(nic()))
-        self.assertEqual(6, len(self.send(nic(), max_count=2)))
+        self.assertEqual(6, len(self.send(nic(), min_count=2)))
 
     def test_port(self) -> None:
         for network in ({'port': base.port_id(1)},
@@ -119,6 +121,20 @@ class TestListed(FormTestCase):
         self.assertEqual(409, self.refused(nic(address=A),
                                            nic(address=A))[0])
 
+    def test_fixed_ip_of_a_server_just_deleted(self) -> None:
+        """It can be had at once, unless it still answers on the wire."""
+        self.send(nic(address=B))
+        self.claim(address=base.ip(B))
+        self.inventory.release_address(base.SUBNET, base.ip(B), 'deleted',
+                                       states.Evidence.COMMITTED)
+        self.inventory.note_answered(self.row(B), clock.now())
+        self.assertEqual(
+            (409, 'conflictingRequest', 'The requested address is not free '
+             'yet: its former holder still answers on the wire.'),
+            self.refused(nic(address=B)))
+        self.inventory.note_answered(self.row(B), None)
+        self.assertEqual([B], self.send(nic(address=B), name='again'))
+
     def test_fixed_ip_outside(self) -> None:
         self.assertEqual([], self.send(nic(address='10.0.0.9')))
         self.assertEqual([], self.send(nic(NO_POOL, B)))
@@ -134,8 +150,8 @@ class TestListed(FormTestCase):
 
     def test_counts(self) -> None:
         for count, values in ((1, {}), (3, {'min_count': 3}),
-                              (4, {'max_count': '4'}),
-                              (3, {'min_count': 2, 'max_count': 3})):
+                              (1, {'max_count': '4'}),
+                              (2, {'min_count': 2, 'max_count': 3})):
             before = len(self.held())
             self.assertEqual(count, len(self.send(nic(), **values)) - before)
 
@@ -149,7 +165,7 @@ class TestListed(FormTestCase):
         self.assertEqual((409, 'conflictingRequest', 'No more addresses are '
                           'free on the requested network.'),
                          self.refused(nic(), min_count=12))
-        self.assertEqual(409, self.refused(nic(), nic(), max_count=6)[0])
+        self.assertEqual(409, self.refused(nic(), nic(), min_count=6)[0])
 
     def test_one_transaction(self) -> None:
         self.send(nic())
@@ -158,7 +174,7 @@ class TestListed(FormTestCase):
                                wraps=database.write) as write, \
                 mock.patch.object(database, 'read') as read:
             self.nova.look = lambda: self.assertEqual(1, write.call_count)
-            self.send(nic(), nic(), max_count=3)
+            self.send(nic(), nic(), min_count=3)
             # and one that notes the server, or gives all back
             self.assertEqual(1, write.call_count)
             self.nova.look = lambda: None
@@ -220,7 +236,7 @@ class TestChosenByNova(NetworkTestCase):
     def test_several_servers_and_versions(self) -> None:
         self.pool6()
         self.usable(base.NETWORK)
-        self.assertEqual(6, len(self.send(max_count=3)))
+        self.assertEqual(6, len(self.send(min_count=3)))
 
     def test_neutron_does_not_answer(self) -> None:
         """The request goes on, and Neutron is left alone for a while."""
@@ -236,7 +252,7 @@ class TestChosenByNova(NetworkTestCase):
 
     def test_full(self) -> None:
         self.usable(base.NETWORK)
-        self.assertEqual(409, self.refused(max_count=12)[0])
+        self.assertEqual(409, self.refused(min_count=12)[0])
 
     def test_refused_by_nova(self) -> None:
         """As 2.37 and later do where networks are absent."""
@@ -335,6 +351,8 @@ class TestAskedFor(NetworkTestCase):
         self.hold('10.0.0.17', None, base.PROJECT)
         self.assertEqual(409, self.no(B)[0])
         self.assertEqual(409, self.no('10.0.0.16', name='db')[0])
+        self.hold('10.0.0.18', None, base.OTHER_PROJECT)
+        self.assertEqual(409, self.no('10.0.0.18')[0])
         self.ask(B, name='db')
         self.ask('10.0.0.17')
         self.assertEqual(['req-1'] * 2, [
@@ -438,7 +456,7 @@ class TestAskedForAndPass(NetworkTestCase):
     def test_ours(self) -> None:
         self.neutron.side_effect = exceptions.CloudUnavailable('hangs')
         self.assertEqual([], self.send(metadata={'address': B}))
-        self.assertEqual([], self.send(nic(), max_count=12))
+        self.assertEqual([], self.send(nic(), min_count=12))
 
 
 class TestOff(FormTestCase):
@@ -476,7 +494,8 @@ class TestAttach(NetworkTestCase):
         self.reserve('db')
         self.inventory.bind([self.row(B)], SERVER)
         self.pool2()
-        self.inventory.hold(records.Hold('two', base.ip('10.2.0.19'), 'db'))
+        self.inventory.hold(records.Hold(
+            'two', base.ip('10.2.0.19'), 'db', base.PROJECT))
         self.accepted({'net_id': NETWORK_2})
         row = self.row('10.2.0.19')
         self.assertEqual(('db', 'req-1'), (row.server_name, row.request_id))

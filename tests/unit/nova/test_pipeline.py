@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from paste import deploy
 import webob
 
+import tests
 from tests.unit import base
 from tests.unit.nova import harness
+from vmip_plugin import exceptions
 from vmip_plugin.reclaim import tasks
 
 State = base.State
@@ -97,7 +99,8 @@ class PipelineTestCase(base.TestCase):
         super().setUp()
         self.pool()
         config = self.directory / 'vmip.conf'
-        config.write_text(f'[database]\nconnection = {self.connection}\n')
+        config.write_text(f'[database]\nconnection = {self.connection}\n'
+                          f'[reserve]\nproject_share = 100\n')
         path = self.directory / 'api-paste.ini'
         path.write_text(PIPELINES.format(config_file=config))
         self.app = deploy.loadapp(f'config:{path}')
@@ -115,6 +118,17 @@ class PipelineTestCase(base.TestCase):
         else:
             request.body = body
         return request.get_response(self.app)
+
+    def test_configuration_is_broken(self) -> None:
+        """A real pipeline cannot be loaded, so nova-api does not start."""
+        (self.directory / 'wrong.conf').write_text('[reserve]\nttl = x\n')
+        for name in ('wrong', 'missing'):
+            path = self.directory / f'{name}.ini'
+            path.write_text(PIPELINES.format(
+                config_file=self.directory / f'{name}.conf'))
+            error = self.assertRaises(exceptions.ConfigError, deploy.loadapp,
+                                      f'config:{path}')
+            self.assertIn(f'{name}.conf', str(error))
 
     def held(self) -> int:
         return len(self.found())
@@ -159,7 +173,7 @@ class TestPipeline(PipelineTestCase):
             self.send('/v2.1/servers', b'', chunked=chunked)
             self.assertEqual(b'', CAME[-1][1])
 
-    @hypothesis.settings(deadline=None, max_examples=200)
+    @hypothesis.settings(max_examples=tests.examples(100))
     @hypothesis.given(
         st.sampled_from(['GET', 'POST', 'PUT', 'DELETE']),
         st.sampled_from(['/servers', '/servers/x/action', '/servers/detail',

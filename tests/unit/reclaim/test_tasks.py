@@ -83,7 +83,7 @@ class TestCheck(ReclaimerTestCase):
 
     def test_twice(self) -> None:
         self.ports(2)
-        del self.cloud.known[base.port_id(0)]
+        self.cloud.delete(0)
         self.assertEqual((1, 0, 0), self.check())
         self.assertEqual((1, 0, 0),
                          self.check(29))
@@ -122,7 +122,7 @@ class TestCheck(ReclaimerTestCase):
     def test_partial_list(self) -> None:
         self.ports(4)
         for number in (2, 3):
-            del self.cloud.known[base.port_id(number)]
+            self.cloud.delete(number)
         self.check()
         for count in (0, 1, 2):
             self.cloud.breaks_after = count
@@ -152,7 +152,7 @@ class TestCheck(ReclaimerTestCase):
     def test_cap(self) -> None:
         self.conf.set_override('max_releases', 2, 'reclaimer')
         self.ports(5)
-        self.cloud.known.clear()
+        self.cloud.delete_all()
         self.check()
         found = [self.check() for _ in range(3)]
         self.assertEqual([2, 2, 1], [f[1] for f in found])
@@ -161,7 +161,7 @@ class TestCheck(ReclaimerTestCase):
     def test_dry_run(self) -> None:
         self.conf.set_override('dry_run', True, 'reclaimer')
         self.ports(1)
-        self.cloud.known.clear()
+        self.cloud.delete_all()
         for _ in range(3):
             self.assertEqual((1, 0, 0), self.check())
         self.assertEqual(State.CLAIMED, self.state(A))
@@ -237,14 +237,16 @@ class TestCheck(ReclaimerTestCase):
         self.reserve()
         self.hold('10.0.0.15', 'x')
         self.assertEqual((0, 0, 0), self.check())
-        self.assertEqual({'credentials'}, set(self.cloud.asked))
+        self.assertEqual({'credentials',
+                          f"ports {{'network_id': '{base.NETWORK}'}}"},
+                         set(self.cloud.asked))
 
     def test_credentials_that_do_not_show_all(self) -> None:
         self.ports(2)
         self.cloud.blind = True
         del self.cloud.known[base.port_id(0)]
         for _ in range(3):
-            self.assertRaises(exceptions.ConfigError, self.check)
+            self.assertRaises(exceptions.CloudUnavailable, self.check)
         self.assertEqual([], self.released())
 
     def test_adopted(self) -> None:
@@ -257,18 +259,21 @@ class TestCheck(ReclaimerTestCase):
         self.cloud.add(1, '10.1.0.10', '10.1.0.11', network=NETWORK_2)
         for _ in range(2):
             self.assertEqual((0, 0, 0), self.check())
-        self.cloud.known.clear()
+        del self.cloud.known[base.port_id(1)]
         self.check()
         # Neutron does not even know the network
-        self.assertEqual((2, 1, 1), self.check())
+        self.assertEqual((2, 0, 2), self.check())
         self.assertEqual(State.ADOPTED, self.state('10.1.0.11'))
         self.cloud.networks.add(NETWORK_2)
-        self.assertEqual((1, 1, 0), self.check())
+        # nor shows any port that must be there
+        self.assertEqual((2, 0, 2), self.check())
+        self.ports(1)
+        self.assertEqual((2, 2, 0), self.check())
         self.assertEqual(State.FREE, self.state('10.1.0.11'))
 
     def test_two_of_them(self) -> None:
         self.ports(1)
-        self.cloud.known.clear()
+        self.cloud.delete_all()
         self.check()
         self.assertEqual(1, self.check()[1])
         self.assertEqual(0, self.check(0)[1])
@@ -280,6 +285,7 @@ class TestWork(ReclaimerTestCase):
     def work(self, seconds: float) -> None:
         self.clock.forward(seconds)
         self.reclaimer.work()
+        self.reclaimer.expire()
 
     def test_does_what_the_listener_did_not(self) -> None:
         self.ports(1)
@@ -490,10 +496,11 @@ class TestServers(ReclaimerTestCase):
         self.ports(2)
         self.cloud.unlisted.add(base.server_id(0))
         self.cloud.known.clear()
-        self.clock.forward(31)
-        self.assertEqual(tasks.Findings(checked=2),
-                         self.reclaimer.check_servers())
-        self.assertIsNone(self.row(A).gone_since)
+        for _ in range(3):
+            self.clock.forward(31)
+            self.reclaimer.check_servers()
+            self.reclaimer.confirm()
+        self.assertEqual([], self.released())
 
     def test_partial_list(self) -> None:
         self.ports(3)
@@ -527,7 +534,7 @@ class TestRun(ReclaimerTestCase):
         self.run_all()
         runs = {run.name: run for run in self.inventory.runs()}
         self.assertEqual(
-            {'confirm', 'deletes', 'history', 'mend', 'ports',
+            {'confirm', 'deletes', 'expiry', 'history', 'mend', 'ports',
              'reservations', 'servers', 'work'}, set(runs))
         self.assertEqual((2, 2, 0), (runs['ports'].checked,
                                      runs['ports'].found,
@@ -583,6 +590,7 @@ class TestRun(ReclaimerTestCase):
         self.clock.forward(86400)
         self.inventory.release(self.row(A), '')
         self.clock.forward(86400 * 3)
+        self.assertEqual(90, self.conf.reclaimer.history_days)
         self.assertEqual(0, self.reclaimer.trim().found)
         self.conf.set_override('history_days', 4, 'reclaimer')
         self.assertEqual(0, self.reclaimer.trim().found)
@@ -592,6 +600,58 @@ class TestRun(ReclaimerTestCase):
                          self.reclaimer.trim())
         self.assertEqual(['release'], self.events(A))
         self.assertEqual(tasks.Findings(), self.reclaimer.trim())
+        self.conf.set_override('history_days', 0, 'reclaimer')
+        self.clock.forward(86400 * 1000)
+        self.assertEqual(tasks.Findings(), self.reclaimer.trim())
+
+    def test_memory_of_large_pools(self) -> None:
+        self.pool('2001:db8::10', '2001:db8::ffff:ffff', '2001:db8::/64',
+                  name='six', subnet=base.SUBNET[:-1] + '6',
+                  allocator='sticky')
+        self.claim(5, subnet=base.SUBNET[:-1] + '6')
+        self.inventory.release(self.row('2001:db8::10'), '')
+        self.finish('2001:db8::10')
+        self.said()
+        self.clock.forward(86400 * 29)
+        self.assertEqual(0, self.reclaimer.trim().found)
+        self.clock.forward(86400 * 2)
+        self.assertEqual(1, self.new_reclaimer(True).trim().found)
+        self.assertEqual(tasks.Findings(found=1, done=1),
+                         self.reclaimer.trim())
+        self.assertEqual(0, self.reclaimer.trim().found)
+
+
+class TestDryRun(ReclaimerTestCase):
+    """[reclaimer] dry_run stops what the tasks find out by comparing."""
+
+    def test_what_it_stops_and_what_goes_on(self) -> None:
+        self.conf.set_override('history_days', 1, 'reclaimer')
+        self.ports(4)
+        self.clock.forward(5)
+        self.reclaimer.work()
+        self.inventory.bind(self.reserve('r'), base.server_id(77))
+        self.clock.forward(86400 * 2)
+        self.inventory.activate(base.server_id(3), 'x', [base.mac(3)])
+        self.check()
+        self.cloud.delete(0)
+        lost, stray = base.ip('10.0.0.13'), base.ip('10.0.0.19')
+        del self.driver.have[lost]
+        self.driver.have[stray] = dhcp.HostEntry(base.mac(9), stray)
+        self.conf.set_override('dry_run', True, 'reclaimer')
+        changes = len(list(self.inventory.changes()))
+        served = dict(self.driver.have)
+        for task in self.reclaimer.tasks():
+            if task.name != 'work':
+                self.assertIsNone(self.reclaimer.run(task).error)
+        self.assertEqual(changes, len(list(self.inventory.changes())))
+        self.assertEqual(served, self.driver.have)
+        self.assertEqual(set(), {row.gone_since for _, row in self.found()
+                                 } - {None})
+        # what the inventory was told
+        self.claim(9, request='req-9')
+        self.clock.forward(6)
+        self.reclaimer.work()
+        self.assertEqual(len(served) + 1, len(self.driver.have))
 
 
 class TestRehearsal(ReclaimerTestCase):
@@ -625,11 +685,12 @@ class TestRehearsal(ReclaimerTestCase):
             ('reservations', '10.0.0.14', 'give up', tasks.WOULD),
             ('ports', '10.0.0.12', 'follow', tasks.WOULD),
             ('confirm', '10.0.0.10', 'release', tasks.WOULD),
-            ('confirm', '10.0.0.11', 'release', tasks.WOULD),
+            # Nova still has its server
+            ('confirm', '10.0.0.11', 'release', tasks.SPARED),
             ('mend', '10.0.0.13', 'write', tasks.WOULD),
             ('mend', '10.0.0.19', 'remove', tasks.WOULD),
-            ('work', '10.0.0.14', 'give up', tasks.WOULD),
-            ('work', '10.0.0.15', 'give up', tasks.WOULD),
+            ('expiry', '10.0.0.14', 'give up', tasks.WOULD),
+            ('expiry', '10.0.0.15', 'give up', tasks.WOULD),
             ('history', '1 lines', 'forget', tasks.WOULD)},
             set(self.said()))
 

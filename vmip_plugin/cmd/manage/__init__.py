@@ -26,6 +26,7 @@ from cliff import commandmanager
 from oslo_config import cfg
 
 from vmip_plugin import cloud as vmip_cloud
+from vmip_plugin.cmd.manage import output
 from vmip_plugin import conf as vmip_conf
 from vmip_plugin.inventory import api
 from vmip_plugin import version
@@ -55,12 +56,19 @@ class Manage(app.App):
 
     def configure_logging(self) -> None:
         super().configure_logging()
+        for handler in logging.getLogger('').handlers:
+            if getattr(handler, 'stream', None) is self.stderr:
+                handler.setFormatter(output.Formatter(
+                    self.CONSOLE_MESSAGE_FORMAT))
         # It tells how it works, not what was done.
         logging.getLogger('alembic').setLevel(logging.WARNING)
 
     def initialize_app(self, argv: Sequence[str]) -> None:
         # "help" and "complete" have to work without a configuration.
         pass
+
+    def prepare_to_run_command(self, cmd: command.Command) -> None:
+        output.make_safe(cmd)
 
     def inventory(self) -> api.Inventory:
         """Return the list.
@@ -104,4 +112,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :returns: 0; 1 for an error, with a message; 2 for a wrong command line.
     """
+    output.accept_any_text()
     return Manage().run(list(sys.argv[1:] if argv is None else argv))

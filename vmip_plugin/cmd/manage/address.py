@@ -13,8 +13,7 @@
 """vmip-manage address ..."""
 
 import argparse
-from collections.abc import Iterator
-import csv
+from collections.abc import Iterator, Sequence
 import json
 import os
 import pathlib
@@ -26,13 +25,14 @@ from cliff import lister
 
 from vmip_plugin.cmd import manage
 from vmip_plugin.cmd.manage import arguments
+from vmip_plugin.cmd.manage import output
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import records
 from vmip_plugin.inventory import states
 
 COLUMNS = ('pool', 'address', 'state', 'server_name', 'mac', 'server_id',
            'port_id', 'project_id', 'since', 'until', 'reserved_for',
-           'reserved_project', 'reserved_until')
+           'reserved_project', 'reserved_until', 'waiting_for')
 
 #: addresses between two words of progress
 _STEP = 10000
@@ -55,7 +55,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 def _rows(cmd: command.Command, parsed_args: argparse.Namespace
           ) -> Iterator[tuple[Any, ...]]:
-    for pool, a in manage.inventory(cmd).addresses(
+    inventory = manage.inventory(cmd)
+    waiting = inventory.waiting_addresses()
+    for pool, a in inventory.addresses(
             pool=parsed_args.pool, state=parsed_args.state,
             address=parsed_args.address, server=parsed_args.server,
             project=parsed_args.project):
@@ -63,7 +65,8 @@ def _rows(cmd: command.Command, parsed_args: argparse.Namespace
                a.mac or '', a.server_id or '', a.port_id or '',
                a.project_id or '', arguments.show(a.changed_at),
                arguments.show(a.expires_at), a.hold_name or '',
-               a.hold_project or '', arguments.show(a.hold_until))
+               a.hold_project or '', arguments.show(a.hold_until),
+               ', '.join(sorted(waiting.get(a.id, ()))))
 
 
 class List(lister.Lister):
@@ -76,8 +79,7 @@ class List(lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
-        return COLUMNS, (tuple(map(arguments.text, row))
-                         for row in _rows(self, parsed_args))
+        return COLUMNS, _rows(self, parsed_args)
 
 
 class Export(command.Command):
@@ -94,10 +96,11 @@ class Export(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        write = {'csv': _write_csv, 'json': _write_json}[parsed_args.format]
+        write = {'csv': output.write_csv,
+                 'json': _write_json}[parsed_args.format]
         rows = self._told(_rows(self, parsed_args))
         if parsed_args.file == '-':
-            write(self.app.stdout, rows)
+            write(self.app.stdout, COLUMNS, rows)
             return
         path = pathlib.Path(parsed_args.file)
         part = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -106,7 +109,7 @@ class Export(command.Command):
             with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
                               0o600), 'w', encoding='utf-8',
                       newline='') as file:
-                write(file, rows)
+                write(file, COLUMNS, rows)
             part.replace(path)
         except OSError as exc:
             raise exceptions.VmipError(f'{path}: {exc.strerror}') from exc
@@ -123,17 +126,12 @@ class Export(command.Command):
         print(f'{number} addresses written', file=self.app.stderr)
 
 
-def _write_csv(file: TextIO, rows: Iterator[tuple[Any, ...]]) -> None:
-    writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-
-
-def _write_json(file: TextIO, rows: Iterator[tuple[Any, ...]]) -> None:
+def _write_json(file: TextIO, columns: Sequence[str],
+                rows: Iterator[tuple[Any, ...]]) -> None:
     file.write('[')
     for number, row in enumerate(rows):
         file.write((',' if number else '') + '\n' + json.dumps(
-            dict(zip(COLUMNS, row, strict=True))))
+            dict(zip(columns, row, strict=True))))
     file.write('\n]\n')
 
 
@@ -159,20 +157,20 @@ class History(lister.Lister):
                     'project_id', 'mac', 'port_id', 'since', 'until',
                     'reserved_for', 'reserved_project', 'request_id'), [
                 (names.get(s.pool_id, s.pool_id), str(s.address),
-                 s.state.value, arguments.text(s.server_name),
+                 s.state.value, s.server_name or '',
                  s.server_id or '', s.project_id or '', s.mac or '',
                  s.port_id or '', arguments.show(s.since),
-                 arguments.show(s.expires_at), arguments.text(s.hold_name),
-                 s.hold_project or '', arguments.text(s.request_id))
+                 arguments.show(s.expires_at), s.hold_name or '',
+                 s.hold_project or '', s.request_id or '')
                 for s in inventory.standing(
                     parsed_args.address, parsed_args.at, parsed_args.pool)]
         return ('pool', 'at', 'event', 'from', 'to', 'server_name',
                 'server_id', 'project_id', 'mac', 'by', 'reason',
                 'request_id'), [
             (names.get(c.pool_id, c.pool_id), arguments.show(c.at), c.event,
-             c.old_state, c.new_state, arguments.text(c.server_name),
+             c.old_state, c.new_state, c.server_name or '',
              c.server_id or '', c.project_id or '', c.mac or '', c.actor,
-             c.reason, arguments.text(c.request_id))
+             c.reason, c.request_id or '')
             for c in inventory.history(parsed_args.address,
                                        parsed_args.pool)]
 
@@ -209,5 +207,5 @@ class Predict(lister.Lister):
         if not found:
             raise exceptions.PoolNotFound(f'Network {network} has no pool')
         return ('server_name', 'pool', 'address'), [
-            (arguments.text(a.server_name), names[a.pool_id], str(a.address))
+            (a.server_name or '', names[a.pool_id], str(a.address))
             for a in found]

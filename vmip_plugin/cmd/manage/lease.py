@@ -160,9 +160,9 @@ class List(_Leases):
                        lease.client_id.hex() if lease.client_id else '',
                        arguments.show(lease.expires),
                        leases.standing(lease.mac, whose),
-                       arguments.text(mine.server_name) if mine else '',
+                       mine.server_name or '' if mine else '',
                        mine.server_id or '' if mine else '',
-                       arguments.text(lease.last_word))
+                       lease.last_word)
 
 
 class Show(_Leases):
@@ -188,10 +188,10 @@ class Show(_Leases):
                 lease.source, str(lease.address), lease.mac or '',
                 lease.client_id.hex() if lease.client_id else '',
                 arguments.show(lease.expires),
-                arguments.text(holder.server_name) if holder else '',
+                holder.server_name or '' if holder else '',
                 holder and holder.server_id or '',
                 holder and holder.port_id or '', judged.gone, judged.reason,
-                arguments.text(lease.last_word)))
+                lease.last_word))
         return ('source', 'address', 'mac', 'client_id', 'expires',
                 'server_name', 'server_id', 'port_id', 'gone', 'reason',
                 'last_word'), found

@@ -20,12 +20,16 @@ from typing import Any
 from typing import BinaryIO
 
 from vmip_plugin.cmd.manage import arguments
+from vmip_plugin.cmd.manage import output
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import records
 
-COLUMNS = {'address', 'server_name', 'project', 'until', 'pool'}
+COLUMNS = {'address', 'server_name', 'project', 'any_project', 'until',
+           'pool'}
 #: columns of "reservation list" that say nothing of what is wanted
 IGNORED = {'line', 'state'}
+#: that a reservation is for any project
+YES = 'yes'
 
 
 def read(file: BinaryIO, pool: str | None,
@@ -68,8 +72,8 @@ def _check(columns: list[str]) -> None:
             set(columns)) != len(columns):
         raise exceptions.VmipError(
             'line 1: it has to name the columns, each once: address or '
-            'server_name or both, and project, until and pool where they '
-            'are needed' + (f'; not {", ".join(map(repr, unknown))}'
+            'server_name or both, and project, any_project, until and pool '
+            'where they are needed' + (f'; not {", ".join(map(repr, unknown))}'
                             if unknown else ''))
 
 
@@ -77,7 +81,7 @@ def _hold(columns: list[str], row: list[str], pool: str | None,
           ) -> records.Hold:
     if len(row) != len(columns):
         raise ValueError(f'{len(row)} values for {len(columns)} columns')
-    values = {column: value.strip() for column, value in
+    values = {column: output.of_cell(value.strip()) for column, value in
               zip(columns, row, strict=True)}
 
     def get(column: str, parse: Callable[[str], Any] = str) -> Any:
@@ -89,6 +93,9 @@ def _hold(columns: list[str], row: list[str], pool: str | None,
     for column, most in (('server_name', 255), ('project', 64)):
         if len(values.get(column, '')) > most:
             raise ValueError(f'{column} is longer than {most} characters')
+    if values.get('any_project', '') not in ('', YES):
+        raise ValueError(f'any_project is neither {YES} nor nothing')
     return records.Hold(
         where, get('address', arguments.address), get('server_name'),
-        get('project'), get('until', arguments.moment))
+        get('project'), get('until', arguments.moment),
+        values.get('any_project') == YES)

@@ -30,6 +30,7 @@ from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
+from vmip_plugin.openstack import presence
 from vmip_plugin.reclaim import tasks
 
 #: Seconds without any run after which nobody is taken to do the work.
@@ -83,7 +84,8 @@ class Run(lister.Lister):
         cloud = self.app.cloud()
         reclaimer = tasks.Reclaimer(
             conf, inventory, work.Worker(
-                conf, inventory, manager.load_drivers(conf), cloud, None),
+                conf, inventory, manager.load_drivers(conf), cloud,
+                vmip_agents.client(self.app)),
             cloud, patience=None, rehearse=parsed_args.dry_run,
             tell=self._tell, me=tasks.this_process() + BY_HAND)
         todo = _chosen(reclaimer.tasks(), parsed_args.task)
@@ -142,19 +144,63 @@ class Run(lister.Lister):
 class Status(lister.Lister):
     """Show who does the work, and how the last run of each task went.
 
-    The first line is the process that does the work. The exit code is 1
-    where a task failed, is late, or was never done.
+    The first line is the process that does the work; a line "fuse POOL" is a
+    pool of which nothing is released: see "reclaim confirm". The exit code is
+    1 where there is one, or where a task failed, is late, or was never done.
     """
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
         inventory = manage.inventory(self)
-        rows = standing(self.app.conf, inventory.runs())
+        rows = standing(self.app.conf, inventory.runs()) + [
+            _line(f'fuse {loss.pool}', 'blown', '', '', '', '', loss.used,
+                  loss.missing, loss.released, loss.missing - loss.confirmed,
+                  presence.why_blown(loss))
+            for loss in presence.blown(self.app.conf,
+                                       inventory.losses()).values()]
         self._wrong = any(row[1] != 'well' for row in rows)
         return STATUS, rows
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         return super().run(parsed_args) or int(self._wrong)
+
+
+class Confirm(lister.Lister):
+    """Confirm that the holders of missing ports are really gone.
+
+    For a pool whose fuse is blown, or where no port is left that would show
+    that Neutron has its data. It counts for the addresses that are listed,
+    and for these only until the end of --minutes, or until their ports are
+    seen again. What Nova still has stays.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('pool', help='name of the pool')
+        parser.add_argument(
+            '--dry-run', action='store_true',
+            help='change nothing; list what would be confirmed')
+        parser.add_argument(
+            '--minutes', type=arguments.count, metavar='N', default=60,
+            help='for how long it counts (default: %(default)s)')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Any, Any]:
+        inventory = manage.inventory(self)
+        seen = inventory.missing(parsed_args.pool)
+        until = clock.after(60 * parsed_args.minutes)
+        if parsed_args.dry_run:
+            print(f'Dry run: {len(seen)} addresses were not confirmed.',
+                  file=sys.stderr)
+        else:
+            count = inventory.confirm_losses(seen, until)
+            print(f'{count} addresses are confirmed until '
+                  f'{arguments.show(until)}.', file=sys.stderr)
+        return ('address', 'missing since', 'server', 'name', 'port'), [
+            (str(held.address), arguments.show(held.gone_since),
+             held.server_id or '', arguments.text(held.server_name),
+             held.port_id or '') for held in seen]
 
 
 def standing(conf: cfg.ConfigOpts, runs: Sequence[records.Run],

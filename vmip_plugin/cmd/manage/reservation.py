@@ -28,21 +28,23 @@ from vmip_plugin.inventory import records
 
 #: the first of them are those of a plan, so that what "list" writes as CSV
 #: is one
-COLUMNS = ('pool', 'address', 'server_name', 'project', 'until', 'state')
+COLUMNS = ('pool', 'address', 'server_name', 'project', 'any_project',
+           'until', 'state')
 
 
 def _values(pool: str, held: records.Address) -> tuple[Any, ...]:
-    return (pool, str(held.address), arguments.text(held.hold_name),
-            held.hold_project or '', arguments.show(held.hold_until),
-            held.state.value)
+    for_any = bool(held.hold_name) and held.hold_project is None
+    return (pool, str(held.address), held.hold_name or '',
+            held.hold_project or '', plan.YES if for_any else '',
+            arguments.show(held.hold_until), held.state.value)
 
 
 class Create(show.ShowOne):
     """Keep an address for a server that is still to be made.
 
-    For the server of that name, for any server of the project, or for both;
-    with neither, for nobody but who asks Neutron for that very address. A
-    server that has the address keeps it.
+    For the server of that name in the project, or in any project; or for any
+    server of the project. With none of them, for nobody but who asks Neutron
+    for that very address. A server that has the address keeps it.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -52,8 +54,13 @@ class Create(show.ShowOne):
         parser.add_argument('--pool', required=True)
         parser.add_argument('--server-name', metavar='NAME',
                             help='name that the create request will give')
-        parser.add_argument('--project', metavar='ID',
-                            help='only for servers of this project')
+        whose = parser.add_mutually_exclusive_group()
+        whose.add_argument('--project', metavar='ID',
+                           help='only for servers of this project')
+        whose.add_argument(
+            '--any-project', action='store_true',
+            help='for the server of that name in whatever project: the first '
+                 'that is made gets it')
         parser.add_argument(
             '--until', type=arguments.moment, metavar='TIME',
             help='end of the reservation, UTC unless it says otherwise; '
@@ -64,7 +71,8 @@ class Create(show.ShowOne):
                     ) -> tuple[Any, Any]:
         held = manage.inventory(self).hold(records.Hold(
             parsed_args.pool, parsed_args.address, parsed_args.server_name,
-            parsed_args.project, parsed_args.until))
+            parsed_args.project, parsed_args.until,
+            parsed_args.any_project))
         return COLUMNS, _values(parsed_args.pool, held)
 
 
@@ -72,8 +80,9 @@ class Import(lister.Lister):
     """Carry out a plan of many reservations: all of it, or nothing.
 
     The plan is a CSV file whose first line names its columns: address,
-    server_name, project, until, pool, in any order; address or server_name is
-    needed. Every line that cannot be is named.
+    server_name, project, any_project (yes or nothing), until, pool, in any
+    order; address or server_name is needed, and with a server_name a project
+    or any_project. Every line that cannot be is named.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -40,6 +40,7 @@ from vmip_plugin.dhcp import base
 from vmip_plugin.dhcp.kea import control
 from vmip_plugin.dhcp.kea import host
 from vmip_plugin import exceptions
+from vmip_plugin.sql import urls
 from vmip_plugin import types
 
 #: The least schema: that of Kea 2.2.
@@ -111,22 +112,17 @@ class Database:
 
     def __init__(self, name: str, url: str, timeout: int) -> None:
         self._name = name
-        try:
-            self.url = sa.make_url(url)
-            self.kind = self.url.get_backend_name()
-            self.url.get_dialect().import_dbapi()
-        except (sa_exc.NoSuchModuleError, ImportError) as exc:
-            raise exceptions.ConfigError(
-                f'[dhcp:{name}] hosts_database: {exc}: pip install '
-                '"vmip-plugin[mysql]" or "vmip-plugin[postgresql]"') from exc
-        except (sa_exc.ArgumentError, ValueError):
-            # their text may have the password
-            raise exceptions.ConfigError(
-                f'[dhcp:{name}] hosts_database is no URL: {_URLS}') from None
-        self.kind = {'mariadb': 'mysql'}.get(self.kind, self.kind)
+        self.url = urls.parse(f'[dhcp:{name}] hosts_database', url)
+        self.kind = self.url.get_backend_name()
         if self.kind not in SCHEMA or not self.url.database:
             raise exceptions.ConfigError(
                 f'[dhcp:{name}] hosts_database: {_URLS}')
+        try:
+            self.url.get_dialect().import_dbapi()
+        except ImportError as exc:
+            raise exceptions.ConfigError(
+                f'[dhcp:{name}] hosts_database: {exc}: pip install '
+                '"vmip-plugin[mysql]" or "vmip-plugin[postgresql]"') from exc
         self._timeout = timeout
         self._lock = threading.Lock()
         self._pid = 0
@@ -373,6 +369,10 @@ class Database:
             url.render_as_string(hide_password=False), max_retries=0,
             mysql_sql_mode='TRADITIONAL',
             thread_checkin=False)
+        if self.kind == 'postgresql':
+            from vmip_plugin.sql import postgresql
+            # the server itself gives up before that
+            postgresql.bound(engine, seconds, seconds + 2)
         # names and MACs are not for the log
         engine.hide_parameters = True
 

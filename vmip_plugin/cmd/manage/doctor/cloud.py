@@ -20,6 +20,7 @@ import uuid
 from oslo_config import cfg
 import oslo_messaging
 
+from vmip_plugin import bus as vmip_bus
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.cmd.manage.doctor import bus
 from vmip_plugin.cmd.manage.doctor import point
@@ -27,6 +28,7 @@ from vmip_plugin.cmd.manage import paste
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import ranges as vmip_ranges
 from vmip_plugin.inventory import records
+from vmip_plugin.openstack import presence
 
 Finding = point.Finding
 Sections = point.Sections
@@ -75,6 +77,13 @@ def neutron_files(context: point.Context) -> Iterator[Finding]:
             neutron, f'[DEFAULT] ipam_driver is {driver}',
             f'set ipam_driver = vmip in {neutron}, then restart '
             f'neutron-server')
+    elif 'vmip' not in _list(_last(
+            sections, 'DEFAULT', 'service_plugins', '')):
+        yield Finding.warning(
+            neutron, 'vmip is not among the service plugins: a Neutron that '
+            'cannot use vmip.conf starts all the same, and refuses every port',
+            f'add vmip to [DEFAULT] service_plugins in {neutron}, then '
+            f'restart neutron-server')
     else:
         yield Finding.ok(neutron)
     # as neutron-server reads both, the later one wins
@@ -160,8 +169,10 @@ def _same_broker(sections: Sections, path: str, conf: cfg.ConfigOpts,
     except exceptions.ConfigError:
         return      # the point "bus" tells it
     try:
+        vmip_bus.check_url(path, theirs)
         url = oslo_messaging.TransportURL.parse(conf, theirs or 'rabbit:')
-    except (oslo_messaging.MessagingException, ValueError):
+    except (exceptions.ConfigError, oslo_messaging.MessagingException,
+            ValueError):
         return      # the service itself tells it
     where = [_brokers(found) for found in (url, own)]
     if theirs and not where[0] & where[1]:
@@ -180,13 +191,27 @@ def _brokers(url: oslo_messaging.TransportURL) -> set[str]:
 
 
 def keystone(context: point.Context) -> Iterator[Finding]:
+    try:
+        context.cloud().check_region()
+    except exceptions.ConfigError as exc:
+        yield Finding.fail('', str(exc), 'set [cloud] region_name, then '
+                           'restart the programs of vmip')
+    else:
+        yield Finding.ok()
+
+
+def rights(context: point.Context) -> Iterator[Finding]:
     if context.cloud().sees_all_projects():
-        yield Finding.ok('', 'the user of [cloud] has the role admin')
+        yield Finding.ok('', 'Nova and Neutron show the [cloud] user what '
+                         'all projects have')
     else:
         yield Finding.fail(
-            '', 'the user of [cloud] does not have the role admin: what '
-            'others own looks deleted to it, so that nothing is taken back',
-            'openstack role add --user USER --project PROJECT admin')
+            '', 'Nova and Neutron do not show everything to the [cloud] '
+            'user: what others own looks deleted to it, so that nothing is '
+            'taken back',
+            'give the user the role of context_is_admin in the policies of '
+            'Nova and of Neutron, mostly: openstack role add --user USER '
+            '--project PROJECT admin')
 
 
 def nova(context: point.Context) -> Iterator[Finding]:
@@ -197,6 +222,18 @@ def nova(context: point.Context) -> Iterator[Finding]:
 def neutron(context: point.Context) -> Iterator[Finding]:
     context.cloud().port(_NOBODY)
     yield Finding.ok()
+
+
+def losses(context: point.Context) -> Iterator[Finding]:
+    blown = presence.blown(context.conf, context.inventory.losses())
+    for loss in blown.values():
+        yield Finding.fail(
+            loss.pool, presence.why_blown(loss),
+            'find out whether the right cloud answers and whether Neutron '
+            'has its data; if the servers are really gone: vmip-manage '
+            f'reclaim confirm {loss.pool}')
+    if not blown:
+        yield Finding.ok()
 
 
 def subnets(context: point.Context) -> Iterator[Finding]:
@@ -276,6 +313,11 @@ POINTS = (
         'catalogue has its endpoint for [cloud] region_name and interface',
         ('keystone',), cloud=True),
     point.Point(
+        'cloud-rights', rights, 'see that Nova and Neutron answer',
+        ('nova', 'neutron'), cloud=True),
+    point.Point(
         'subnets', subnets, 'see "openstack subnet show"',
         ('schema', 'neutron'), cloud=True),
+    point.Point(
+        'losses', losses, 'see "vmip-manage reclaim status"', ('schema',)),
 )

@@ -96,7 +96,8 @@ class PluginTestCase(testtools.TestCase):
             f'echo vmip-manage "$@" >>{self.folder}/calls\n'
             'case " $* " in *" pool "*|*" dhcp "*) exit 0;; esac\n'
             f'PATH={os.environ["PATH"]} exec {sys.executable} -m '
-            f'tests.unit.devstack.vmip_manage "$@" >>{self.folder}/output')
+            f'tests.functional.devstack.vmip_manage "$@" '
+            f'>>{self.folder}/output')
 
     def script(self, name: str, text: str) -> None:
         path = self.folder / name
@@ -223,7 +224,7 @@ class TestStack(PluginTestCase):
     def test_neutron(self) -> None:
         self.run_(*STACK)
         self.assertEqual({
-            'DEFAULT': {'ipam_driver': 'vmip'},
+            'DEFAULT': {'ipam_driver': 'vmip', 'service_plugins': 'vmip'},
             'oslo_messaging_notifications': {
                 'driver': 'messagingv2', 'transport_url':
                 'rabbit://stackrabbit:secret@192.0.2.250:5672/'}},

@@ -25,7 +25,7 @@ from jinja2 import sandbox
 import testtools
 import yaml
 
-from tests.unit.deploy import test_ansible
+from tests.functional.deploy import test_ansible
 from tests.unit import test_docs
 
 FOLDER = pathlib.Path(__file__).parents[3] / 'deploy' / 'kolla'

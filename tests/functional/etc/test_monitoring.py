@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
+from tests.functional.etc import test_etc
 from tests.unit import base
-from tests.unit.etc import test_etc
 from tests.unit import test_docs
 from vmip_plugin import health
 from vmip_plugin.inventory import api
@@ -28,7 +28,7 @@ from vmip_plugin import metrics
 from vmip_plugin.reclaim import statistics
 
 RULES = test_etc.ETC / 'prometheus/vmip-alerts.yaml'
-RULES_TEST = test_etc.CHECKOUT / 'tests/unit/etc/vmip-alerts.test.yaml'
+RULES_TEST = test_etc.CHECKOUT / 'tests/functional/etc/vmip-alerts.test.yaml'
 DASHBOARD = test_etc.ETC / 'grafana/vmip.json'
 PAGE = test_etc.CHECKOUT / 'doc/source/monitoring.rst'
 

@@ -1,0 +1,127 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What runs the stages of "make test"."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import fixtures
+import testtools
+
+CHECKOUT = pathlib.Path(__file__).parents[2]
+STAGES = CHECKOUT / 'tools/stages'
+
+#: seconds for a process to end on a busy machine
+PATIENCE = 120
+
+#: stands for make; each target ends as its name says
+MAKE = '''
+import os, sys, time
+name = sys.argv[1]
+with open('began', 'a') as began:
+    began.write(name + '\\n')
+print('the output of', name, flush=True)
+if name.startswith('tests'):
+    print(' - Passed: 7')
+    print(' - Skipped: 1')
+    print(' - Failed: ' + name[-1])
+    sys.exit(name[-1] != '0')
+if name == 'meets':
+    # until the other lane has begun as well
+    while 'other' not in open('began').read():
+        time.sleep(0.01)
+if name == 'leaves':
+    os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '30')
+if name == 'hangs':
+    time.sleep(600)
+if name.startswith('ends'):
+    sys.exit(int(name[4:]))
+'''
+
+
+class TestStages(testtools.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.make = self.folder / 'make.py'
+        self.make.write_text(MAKE)
+
+    def start(self, *lanes: str) -> 'subprocess.Popen[str]':
+        return subprocess.Popen(
+            [sys.executable, str(STAGES), *lanes], cwd=self.folder,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, 'VMIP_MAKE': f'{sys.executable} {self.make}'})
+
+    def stages(self, *lanes: str, status: int = 0) -> str:
+        process = self.start(*lanes)
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual(status, process.returncode, out + err)
+        return out
+
+    def began(self) -> list[str]:
+        return (self.folder / 'began').read_text().split()
+
+    def results(self, out: str) -> dict[str, str]:
+        """Return each stage's result in the table."""
+        table = out[out.index('\nSTAGE '):].splitlines()[2:-2]
+        return {line.split()[0]: re.split('  +', line)[1] for line in table}
+
+    def test_later_stages_run(self) -> None:
+        out = self.stages('ends1,ends3,ends2,ends0', status=3)
+        self.assertEqual(['ends1', 'ends3', 'ends2', 'ends0'], self.began())
+        self.assertEqual({
+            'ends1': 'FAILED (1)', 'ends3': 'FAILED (3)',
+            'ends2': 'FAILED (2)', 'ends0': 'ok'}, self.results(out))
+
+    def test_counts(self) -> None:
+        out = self.stages('tests0,tests2', 'ends0', status=1)
+        self.assertEqual('14 passed, 2 failed, 2 skipped',
+                         out.splitlines()[-1])
+        self.assertIn('tests2 | the output of tests2\n', out)
+
+    def test_failed_without_a_test(self) -> None:
+        out = self.stages('tests0,ends1', status=1)
+        self.assertEqual('7 passed, 1 failed, 1 skipped',
+                         out.splitlines()[-1])
+
+    def test_lanes_run_side_by_side(self) -> None:
+        self.stages('meets', 'other')
+
+    def test_stage_that_leaves_a_process(self) -> None:
+        """It keeps the output open, and holds up nobody."""
+        self.stages('leaves,ends0')
+
+    def test_interrupted(self) -> None:
+        process = self.start('hangs,ends0')
+        assert process.stdout is not None
+        for line in process.stdout:
+            if 'the output of hangs' in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual(128 + signal.SIGTERM, process.returncode, err)
+        self.assertEqual({'hangs': 'FAILED (143)', 'ends0': 'not run'},
+                         self.results(out))
+        self.assertEqual(['hangs'], self.began())
+
+    def test_usage(self) -> None:
+        for words in ((), ('--help',), ('a,', 'b', '')):
+            process = self.start(*words)
+            _, err = process.communicate(timeout=PATIENCE)
+            self.assertEqual(2, process.returncode)
+            self.assertIn('Usage: tools/stages', err)
