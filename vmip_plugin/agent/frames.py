@@ -43,6 +43,7 @@ _TTL = 64
 _NDP_TTL = 255
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SOLICITED = 0x40
+_SOLICITED_NODE = bytes.fromhex('ff0200000000000000000001ff')
 _SOURCE_MAC, _TARGET_MAC = 1, 2
 _REQUEST, _REPLY = 1, 2
 
@@ -180,19 +181,26 @@ def link_local_mac(address: ipaddress.IPv6Address) -> str | None:
     return (bytes((raw[8] ^ 2,)) + raw[9:11] + raw[13:]).hex(':')
 
 
-def build_solicitation(source: str, destination: str,
+def build_solicitation(source: str, destination: str | None,
                        target: ipaddress.IPv6Address,
                        vlan: int | None = None) -> bytes:
-    """Return a unicast neighbour solicitation (RFC 4861 section 4.3).
+    """Return a neighbour solicitation (RFC 4861 section 4.3).
+
+    :param destination: Ethernet destination; None asks all, at the target's
+        solicited-node multicast address (RFC 4291 section 2.7.1).
 
     It comes from the link-local address of the source's MAC: one from the
     unspecified address would be answered to all (section 7.2.4).
     """
     payload = (bytes((_SOLICITATION,)) + bytes(7) + target.packed
                + bytes((_SOURCE_MAC, 1)) + _packed(source))
+    to = target.packed
+    if destination is None:
+        to = _SOLICITED_NODE + to[-3:]
+        destination = (b'\x33\x33' + to[-4:]).hex(':')
     return _frame(destination, source, vlan, ETH_IPV6, _ipv6(
-        _PROTOCOL_ICMPV6, _NDP_TTL, link_local(source).packed, target.packed,
-        payload, 2))
+        _PROTOCOL_ICMPV6, _NDP_TTL, link_local(source).packed, to, payload,
+        2))
 
 
 def parse_advertisement(frame: bytes) -> Answer:

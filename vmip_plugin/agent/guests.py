@@ -41,6 +41,8 @@ class Guests:
                  ) -> None:
         self._cloud = cloud
         self._ask_shutoff = ask_shutoff
+        #: passes in a row in which Neutron knew no witness
+        self._unknown = 0
 
     def identify(self, leases: Sequence[lease_.Lease]
                  ) -> dict[lease_.Key, cloud_.Port | None]:
@@ -85,10 +87,16 @@ class Guests:
             look.see_all()
             sound = bool(witnesses)
             if sound and not self._ports(one.mac for one in witnesses):
-                LOG.error('Neutron knows none of the guests that answer '
-                          'here: does [cloud] name the right cloud and '
-                          'region? Nothing is released.')
+                # A guest that was deleted a moment ago may still answer.
+                self._unknown += 1
+                LOG.log(
+                    logging.ERROR if self._unknown > 1 else logging.INFO,
+                    'Neutron knows none of the guests that answer here: does '
+                    '[cloud] name the right cloud and region? Nothing is '
+                    'released.')
                 return words
+            if sound:
+                self._unknown = 0
             networks: dict[str | None, bool] = {}
             for start in range(0, len(leases), BATCH):
                 batch = leases[start:start + BATCH]

@@ -19,7 +19,7 @@ else sees them, and nobody who has taken over the address answers in the
 guest's stead.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import contextlib
 import ipaddress
 import selectors
@@ -31,10 +31,20 @@ from vmip_plugin.agent import decide
 from vmip_plugin.agent import frames
 from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import link
+from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
 
 _DRAIN_EVERY = 64
+#: most frames read before the clock is looked at: a guest that floods answers
+#: never lets a socket run dry
+_DRAIN_LIMIT = 256
+
+
+#: an interface, and the id of a VLAN on it
+Place = tuple[str, int | None]
+#: most MACs noted for one address
+_MACS = 8
 
 
 class Prober:
@@ -109,22 +119,77 @@ class Prober:
                  silent: set[lease_.Key], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while silent:
-            ready = selector.select(deadline - time.monotonic())
-            for key, _ in ready:
-                self._drain(key.data, selector, silent)
-            if not ready and time.monotonic() >= deadline:
+            for reply in self._answers(selector, deadline):
+                silent.discard((str(reply.address), reply.mac))
+            if time.monotonic() >= deadline:
                 return
 
-    def _drain(self, opened: link.Link, selector: selectors.BaseSelector,
-               silent: set[lease_.Key]) -> None:
-        try:
-            while (got := opened.receive()) is not None:
-                with contextlib.suppress(frames.FrameError):
-                    reply = frames.parse_answer(got[0])
-                    silent.discard((str(reply.address), reply.mac))
-        except OSError as exc:
-            LOG.warning('Cannot probe on %s: %s', opened.name, exc)
-            selector.unregister(opened)
+    def _answers(self, selector: selectors.BaseSelector, deadline: float
+                 ) -> Iterator[frames.Answer]:
+        """Wait until the deadline for answers; yield a bounded part."""
+        for key, _ in selector.select(
+                max(0.0, deadline - time.monotonic())):
+            opened: link.Link = key.data
+            try:
+                for _ in range(_DRAIN_LIMIT):
+                    got = opened.receive()
+                    if got is None:
+                        break
+                    with contextlib.suppress(frames.FrameError):
+                        yield frames.parse_answer(got[0])
+            except OSError as exc:
+                LOG.warning('Cannot probe on %s: %s', opened.name, exc)
+                selector.unregister(opened)
+
+    def hear(self, places: Mapping[types.Address, Collection[Place]]
+             ) -> dict[types.Address, set[str] | None]:
+        """Ask all stations for addresses; return the MACs that answered.
+
+        Takes ``count * timeout`` seconds at most, less where all answer.
+
+        :param places: where each address is asked for.
+        :return: None for an address that could be asked for nowhere.
+        """
+        heard = {address: set[str]() for address in places}
+        sent = set[types.Address]()
+        with contextlib.ExitStack() as stack:
+            links = self._open(stack)
+            with selectors.DefaultSelector() as selector:
+                for opened in links.values():
+                    selector.register(opened, selectors.EVENT_READ, opened)
+                for _ in range(self._count):
+                    silent = [one for one in places if not heard[one]]
+                    for number, address in enumerate(silent):
+                        for name, vlan in places[address]:
+                            with contextlib.suppress(KeyError, OSError):
+                                links[name].send(_broadcast(
+                                    links[name].mac, address, vlan))
+                                sent.add(address)
+                        if number % _DRAIN_EVERY == 0:
+                            self._gather(selector, heard, 0)
+                    self._gather(selector, heard, self._timeout)
+                    if all(heard.values()):
+                        break
+        return {address: heard[address] if address in sent else None
+                for address in places}
+
+    def _gather(self, selector: selectors.BaseSelector,
+                heard: dict[types.Address, set[str]], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not all(heard.values()):
+            for reply in self._answers(selector, deadline):
+                macs = heard.get(reply.address)
+                if macs is not None and len(macs) < _MACS:
+                    macs.add(reply.mac)
+            if time.monotonic() >= deadline:
+                return
+
+
+def _broadcast(source: str, address: types.Address, vlan: int | None
+               ) -> bytes:
+    if isinstance(address, ipaddress.IPv6Address):
+        return frames.build_solicitation(source, None, address, vlan)
+    return frames.build_arp_request(source, frames.BROADCAST, address, vlan)
 
 
 def _probe(source: str, lease: lease_.Lease) -> bytes:

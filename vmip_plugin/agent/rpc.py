@@ -17,7 +17,8 @@ what decides is the same as ever (:mod:`vmip_plugin.agent.decide`). Questions
 change nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+import contextlib
 import dataclasses
 import ipaddress
 import socket
@@ -43,10 +44,18 @@ TOPIC = 'vmip-agent'
 VERSION = '1.0'
 #: of the questions
 ASK_VERSION = '1.1'
+#: of the question who answers on the wire
+PROBE_VERSION = '1.2'
 #: where the agents answer a roll call
 ROLL_TOPIC = 'vmip-agent-roll'
 #: most leases in one answer
 PAGE = 500
+#: seconds in which agents announce themselves before a probe is over
+ANNOUNCE = 0.5
+#: most probes at once, and most seconds that one of them may wait
+PROBES, LONGEST_PROBE = 8, 60.0
+#: threads of the agent for what comes over the bus
+THREADS = 8
 #: seconds that an agent has to answer, and to look at all its leases
 TIMEOUT, LOOK_TIMEOUT = 10, 300
 
@@ -114,6 +123,10 @@ class Asked(Protocol):
              ) -> list[lease_.Lease]:
         """Return the next leases in the order of their keys."""
 
+    def hear(self, addresses: Collection[types.Address]
+             ) -> dict[types.Address, bool]:
+        """Return which addresses answer; leave out what cannot be told."""
+
     def look(self) -> Look:
         """Judge every lease now, and change nothing."""
 
@@ -131,6 +144,8 @@ class AgentClient:
     def __init__(self, transport: Any) -> None:
         complete(transport.conf)
         self._transport = transport
+        self._probing = threading.BoundedSemaphore(PROBES)
+        self._probe_failed = False
         self._client = oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(
                 exchange=EXCHANGE, topic=TOPIC, version=VERSION,
@@ -158,11 +173,6 @@ class AgentClient:
             server_id=server_id, port_id=port_id,
             dhcp_server=None if ':' in address else dhcp_server)
 
-    def probe(self, addresses: Sequence[types.Address], timeout: float = 2.0,
-              ) -> dict[types.Address, bool | None]:
-        """Tell whether addresses answer on the wire; None: nobody knows."""
-        return dict.fromkeys(addresses)
-
     def hosts(self, wait: float = 2.0) -> list[str]:
         """Return the names of the agents that answer within some seconds."""
         roll = _Roll()
@@ -181,6 +191,61 @@ class AgentClient:
             answers.stop()
             answers.wait()
         return sorted(roll.hosts)
+
+    def probe(self, addresses: Sequence[types.Address],
+              timeout: float = 2.0) -> dict[types.Address, bool | None]:
+        """Have all agents ask on the wire who has these addresses.
+
+        It takes ``timeout`` seconds at most, and raises nothing where the
+        bus is away. Not more than :data:`PAGE` addresses are asked for.
+
+        :param timeout: seconds.
+        :return: for each address True: somebody answers for it now; False:
+            an agent in its network heard nobody; None: no agent could tell.
+        """
+        asked = _Probe(addresses[:PAGE])
+        result: dict[types.Address, bool | None] = dict.fromkeys(addresses)
+        if not asked.heard:
+            return result
+        if self._probing.acquire(blocking=False):
+            threading.Thread(target=self._probe, args=(asked,),
+                             name='probe', daemon=True).start()
+            asked.wait(timeout)
+        else:
+            asked.error = 'too many earlier questions are not over'
+        if asked.error is None:
+            self._probe_failed = False
+        elif not self._probe_failed:
+            self._probe_failed = True
+            LOG.warning('The agents cannot be asked who answers on the wire: '
+                        '%s', asked.error)
+        return result | asked.answers()
+
+    def _probe(self, asked: '_Probe') -> None:
+        # In a thread of its own: the transport waits for a bus that is away.
+        try:
+            answers = oslo_messaging.get_rpc_server(
+                self._transport, oslo_messaging.Target(
+                    exchange=EXCHANGE, topic=ROLL_TOPIC,
+                    # no name of its own: that would leave a queue behind
+                    server=socket.gethostname()),
+                [asked], executor='threading',
+                access_policy=oslo_messaging.DefaultRPCAccessPolicy)
+            answers.start()
+            try:
+                if not asked.over.is_set():
+                    self._client.prepare(version=PROBE_VERSION).cast(
+                        {}, 'probe', token=asked.token,
+                        addresses=[str(one) for one in asked.heard])
+                    asked.error = None
+                    asked.over.wait(LONGEST_PROBE)
+            finally:
+                answers.stop()
+                answers.wait()
+        except Exception as exc:
+            asked.fail(str(exc) or type(exc).__name__)
+        finally:
+            self._probing.release()
 
     def leases(self, host: str) -> Iterator[lease_.Lease]:
         """Yield an agent's leases with its last verdicts, page by page.
@@ -230,10 +295,73 @@ class _Roll:
             self.hosts.add(host)
 
 
+class _Probe:
+    """Gathers what the agents heard. Other threads call it."""
+
+    target = oslo_messaging.Target(version=VERSION)
+
+    def __init__(self, addresses: Sequence[types.Address]) -> None:
+        self.token = uuid.uuid4().hex
+        self.error: str | None = 'the message bus does not answer'
+        self.heard: dict[types.Address, bool | None] = dict.fromkeys(
+            addresses)
+        #: set when nobody waits any more
+        self.over = threading.Event()
+        self._changed = threading.Condition()
+        self._waited_for: set[str] = set()
+        self._done: set[str] = set()
+
+    def here(self, ctxt: dict[str, Any], token: Any = None, host: Any = None
+             ) -> None:
+        if token == self.token and isinstance(host, str):
+            with self._changed:
+                self._waited_for.add(host)
+
+    def probed(self, ctxt: dict[str, Any], token: Any = None,
+               host: Any = None, heard: Any = None) -> None:
+        """Take an agent's answer; one that makes no sense is nobody's."""
+        if token != self.token or not isinstance(host, str) or (
+                not isinstance(heard, dict)):
+            return
+        with self._changed:
+            for text, answers in heard.items():
+                with contextlib.suppress(ValueError):
+                    address = types.parse_address(text)
+                    if address in self.heard and isinstance(answers, bool):
+                        self.heard[address] = (
+                            self.heard[address] or answers)
+            self._waited_for.add(host)
+            self._done.add(host)
+            self._changed.notify_all()
+
+    def fail(self, error: str) -> None:
+        with self._changed:
+            self.error = error
+            self.over.set()
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until all agents have answered, or the time is over."""
+        began = time.monotonic()
+        with self._changed:
+            while not self.over.is_set() and not all(self.heard.values()):
+                passed = time.monotonic() - began
+                told = bool(self._done) and self._done >= self._waited_for
+                until = min(ANNOUNCE, timeout) if told else timeout
+                if passed >= until:
+                    break
+                self._changed.wait(until - passed)
+            self.over.set()
+
+    def answers(self) -> dict[types.Address, bool | None]:
+        with self._changed:
+            return dict(self.heard)
+
+
 class Questions:
     """The agents' side of the questions."""
 
-    target = oslo_messaging.Target(version=ASK_VERSION)
+    target = oslo_messaging.Target(version=PROBE_VERSION)
 
     def __init__(self, transport: Any, host: str, asked: Asked) -> None:
         self._host = host
@@ -247,6 +375,24 @@ class Questions:
     def call_roll(self, ctxt: dict[str, Any], token: Any = None) -> None:
         """Answer that this agent is here."""
         self._roll.cast({}, 'here', token=token, host=self._host)
+
+    def probe(self, ctxt: dict[str, Any], token: Any = None,
+              addresses: Any = None) -> None:
+        """Tell which of some addresses answer on the wire."""
+        try:
+            if not isinstance(addresses, list) or len(addresses) > PAGE:
+                raise ValueError('not a list, or too long')
+            if not all(isinstance(one, str) for one in addresses):
+                raise ValueError('not text')
+            asked = {_usable(one) for one in addresses}
+        except ValueError as exc:
+            LOG.warning('Ignored a question about addresses: %s', exc)
+            return
+        self._roll.cast({}, 'here', token=token, host=self._host)
+        self._roll.cast(
+            {}, 'probed', token=token, host=self._host,
+            heard={str(address): answers for address, answers
+                   in self._asked.hear(asked).items()})
 
     def leases(self, ctxt: dict[str, Any], after: Any = None
                ) -> list[dict[str, Any]]:
@@ -292,11 +438,14 @@ def server(transport: Any, host: str, take: Callable[[Hint], None],
     :param endpoints: further ones.
     """
     complete(transport.conf)
-    return oslo_messaging.get_rpc_server(
+    made = oslo_messaging.get_rpc_server(
         transport, oslo_messaging.Target(
             exchange=EXCHANGE, topic=TOPIC, server=host),
         [Endpoint(take), *endpoints], executor='threading',
         access_policy=oslo_messaging.DefaultRPCAccessPolicy)
+    # Its own default is 64. The option is there from now on.
+    transport.conf.set_default('executor_thread_pool_size', THREADS)
+    return made
 
 
 def complete(conf: cfg.ConfigOpts) -> None:

@@ -63,4 +63,7 @@ ALTER TABLE lease ADD COLUMN server_duid BLOB;
 ALTER TABLE lease ADD COLUMN iaid INTEGER;
 """
 
-MIGRATIONS = (_FIRST, _VERDICTS, _NETWORK, _REMOTE, _DHCPV6)
+#: in which run of the host gone_since and released_at were noted
+_BOOT = 'CREATE TABLE boot (id TEXT NOT NULL)'
+
+MIGRATIONS = (_FIRST, _VERDICTS, _NETWORK, _REMOTE, _DHCPV6, _BOOT)

@@ -12,6 +12,7 @@
 
 """The agent: its threads, and how they begin and end."""
 
+from collections.abc import Collection
 import queue
 import sqlite3
 import threading
@@ -22,8 +23,10 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from vmip_plugin.agent import dhcp
+from vmip_plugin.agent import hear
 from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import link
+from vmip_plugin.agent import probe
 from vmip_plugin.agent import rpc
 from vmip_plugin.agent import servers
 from vmip_plugin.agent import snoop
@@ -34,6 +37,7 @@ from vmip_plugin import cloud as cloud_
 from vmip_plugin import exceptions
 from vmip_plugin import health
 from vmip_plugin import metrics
+from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
 
@@ -72,6 +76,10 @@ class Agent:
         self._worker = worker.Worker(
             conf, cloud, self._store, servers.Servers(drivers), self._settle,
             self._stop)
+        self._hearer = hear.Hearer(
+            options.interfaces, self._store, probe.Prober(
+                options.interfaces, options.probe_count,
+                options.probe_timeout))
         self._writer = threading.Thread(
             target=self._write, name='writer', daemon=True)
         self._snoops = [snoop.Snoop(name, self._emit, self._stop)
@@ -122,6 +130,10 @@ class Agent:
     def page(self, after: lease_.Key | None, limit: int
              ) -> list[lease_.Lease]:
         return self._store.page(after, limit)
+
+    def hear(self, addresses: Collection[types.Address]
+             ) -> dict[types.Address, bool]:
+        return self._hearer.hear(addresses)
 
     def look(self) -> rpc.Look:
         return self._worker.look()

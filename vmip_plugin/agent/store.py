@@ -13,7 +13,10 @@
 """The leases that the agent remembers, in one SQLite file.
 
 Whatever a method has returned from survives a kill and a reboot. Addresses
-and MACs are kept as text, times in seconds since the epoch.
+and MACs are kept as text, times in seconds since the epoch; but
+``gone_since`` and ``released_at``, from which delays are measured, in seconds
+since the host's start, so that a step of the wall clock makes no delay longer
+or shorter.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +36,8 @@ from vmip_plugin import types
 
 #: Most leases of one MAC: else one guest could push out all the others'.
 MAC_LIMIT = 16
+#: most leases without an ACK that Neutron is asked for in one pass
+UNCONFIRMED_LIMIT = 50
 #: releases sent for one lease: UDP loses some, and no server confirms
 MAX_TRIES = 3
 #: seconds that a lease which ended is still kept
@@ -90,9 +95,30 @@ DELETE FROM lease WHERE mac = :mac AND rowid NOT IN (
 
 # Long past its end the server has it back without us.
 _PRUNE = """
-DELETE FROM lease WHERE released_at < :now - :keep
+DELETE FROM lease WHERE released_at < :steady - :keep
     OR (coalesce(lease_seconds, 0) < 4294967295
         AND last_seen < :now - 7 * :keep - 2 * coalesce(lease_seconds, 0))"""
+
+
+# Times of another run of the host say nothing in this one: suspicion begins
+# anew, and a release was long enough ago.
+_REBOOTED = """
+UPDATE lease SET gone_since = NULL,
+    released_at = CASE WHEN released_at IS NOT NULL THEN 0 END"""
+
+
+def boot_time() -> float:
+    """Return the seconds since the host's start, also those asleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return what tells this run of the host (random(4)).
+
+    :raises OSError: /proc is not there.
+    """
+    with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as file:
+        return file.read().strip()
 
 
 class LeaseStore:
@@ -100,13 +126,19 @@ class LeaseStore:
 
     :param path: made if it is not there.
     :param limit: most leases kept.
+    :param clock: the wall clock.
+    :param steady: a clock that is never set, and begins at a start.
+    :param boot: of which start.
     :raises ConfigError: the file cannot be written or is not ours.
     """
 
     def __init__(self, path: str, limit: int,
-                 clock: Callable[[], float] = time.time) -> None:
+                 clock: Callable[[], float] = time.time,
+                 steady: Callable[[], float] = boot_time,
+                 boot: str | None = None) -> None:
         self._limit = limit
         self._clock = clock
+        self.steady = steady
         self._lock = threading.Lock()
         try:
             self._db = sqlite3.connect(
@@ -116,7 +148,8 @@ class LeaseStore:
             self._db.execute('PRAGMA synchronous = FULL')
             with self._transaction():
                 self._migrate(path)
-        except sqlite3.Error as exc:
+                self._begin(boot_id() if boot is None else boot)
+        except (OSError, sqlite3.Error) as exc:
             raise exceptions.ConfigError(
                 f'[agent] store {path} cannot be used: {exc}') from exc
 
@@ -178,11 +211,39 @@ class LeaseStore:
             ' ORDER BY last_seen DESC LIMIT ?', (limit,))
 
     def strangers(self, before: float, limit: int) -> list[lease_.Lease]:
-        """Return leases whose MAC Neutron was not asked for since then."""
-        return self._select(
-            'port_id IS NULL AND server_id IS NULL'
-            ' AND (looked_at IS NULL OR looked_at < ?)'
-            ' ORDER BY looked_at, last_seen DESC LIMIT ?', (before, limit))
+        """Return leases whose MAC Neutron was not asked for since then.
+
+        Anybody can make up a REQUEST, and as many as it likes. So those that
+        a server confirmed come first, and of the others only a few; what a
+        relay passed on is left to hints.
+        """
+        # A time to come is a clock that was set back.
+        where = ('port_id IS NULL AND server_id IS NULL AND NOT remote'
+                 ' AND {} AND (looked_at IS NULL OR looked_at < ?'
+                 ' OR looked_at > ?)'
+                 ' ORDER BY looked_at, last_seen DESC LIMIT ?')
+        now = self._clock()
+        found = self._select(where.format('confirmed'),
+                             (before, now, limit))
+        return found + self._select(
+            where.format('NOT confirmed'),
+            (before, now, min(limit - len(found), UNCONFIRMED_LIMIT)))
+
+    def near(self, address: types.Address) -> list[lease_.Lease]:
+        """Return the leases that show where an address's network is.
+
+        Those of its /24 (IPv6: /64) that a server was heard to grant here.
+        """
+        prefix = 24 if address.version == 4 else 64
+        network = ipaddress.ip_network((address, prefix), strict=False)
+        if address.version == 4:
+            like = str(network.network_address).rpartition('.')[0] + '.%'
+        else:
+            like = '%:%'
+        return [one for one in self._select(
+            'address LIKE ? AND confirmed AND NOT remote'
+            " AND interface != ''", (like,))
+            if one.address in network]
 
     def ambiguous(self, lease: lease_.Lease) -> bool:
         """Tell whether the client id of a lease may be another's too.
@@ -243,7 +304,7 @@ class LeaseStore:
 
     def suspect(self, keys: Iterable[lease_.Key]) -> None:
         """Note that they were found gone, for the first time."""
-        self._update('gone_since = ?', (self._clock(),), keys)
+        self._update('gone_since = ?', (self.steady(),), keys)
 
     def claim(self, lease: lease_.Lease) -> bool:
         """Count a try to release it.
@@ -256,7 +317,7 @@ class LeaseStore:
                 'UPDATE lease SET tries = tries + 1, released_at = ?'
                 ' WHERE address = ? AND mac = ? AND gone_since = ?'
                 ' AND last_seen = ? AND tries = ?',
-                (self._clock(), *lease.key, lease.gone_since,
+                (self.steady(), *lease.key, lease.gone_since,
                  lease.last_seen, lease.tries)).rowcount == 1
 
     def settle(self, key: lease_.Key, reason: str) -> None:
@@ -272,7 +333,8 @@ class LeaseStore:
         """Forget what has ended for sure; return how many."""
         with self._transaction():
             return self._db.execute(
-                _PRUNE, {'now': self._clock(), 'keep': KEEP}).rowcount
+                _PRUNE, {'now': self._clock(), 'steady': self.steady(),
+                         'keep': KEEP}).rowcount
 
     def _record(self, one: tracker.Overheard) -> bool:
         """Store one thing; tell whether that made a row."""
@@ -310,6 +372,13 @@ class LeaseStore:
             for statement in script.split(';'):
                 self._db.execute(statement)
         self._set_version()
+
+    def _begin(self, boot: str) -> None:
+        known = self._db.execute('SELECT id FROM boot').fetchone()
+        if known is None or known[0] != boot:
+            self._db.execute(_REBOOTED)
+            self._db.execute('DELETE FROM boot')
+            self._db.execute('INSERT INTO boot VALUES (?)', (boot,))
 
     def _set_version(self) -> None:
         self._db.execute(f'PRAGMA user_version = {len(schema.MIGRATIONS)}')

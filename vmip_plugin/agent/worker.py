@@ -44,8 +44,11 @@ RETRY_DELAY = 5.0
 GATHER = 0.5
 #: seconds until Neutron is asked again for a MAC that it did not know
 LOOK_AGAIN = 600
+#: seconds until it is asked again after it could not be: who is deleted
+#: before that is never known
+ASK_AGAIN = 10.0
 #: most MACs that Neutron is asked for in one go
-LOOK_LIMIT = 5000
+LOOK_LIMIT = 1000
 #: most checks that wait
 DUE_LIMIT = 100000
 #: other guests probed along, who show that the cloud shows us its guests
@@ -84,6 +87,7 @@ class Worker(threading.Thread):
         self._due: list[tuple[float, int, lease_.Key | None]] = []
         self._ties = itertools.count()
         self._news = False
+        self._ask_at = 0.0
         self._budget = options.max_releases
         self._told: set[lease_.Key] = set()
         self.pulse = health.Pulse('worker', options.sweep_interval + _HUNG)
@@ -163,6 +167,7 @@ class Worker(threading.Thread):
             except exceptions.CloudUnavailable as exc:
                 LOG.warning('Neutron cannot be asked whose the leases are, '
                             'trying again later: %s', exc)
+                self._ask_again()
                 return
             self._store.looked(ports)
             self._store.decided({
@@ -173,6 +178,13 @@ class Worker(threading.Thread):
                 if port is not None:
                     self._store.identify(key, port.id, port.device_id or None,
                                          port.network_id)
+
+    def _ask_again(self) -> None:
+        # one at a time, however often it fails in between
+        now = time.monotonic()
+        if now >= self._ask_at:
+            self._ask_at = now + ASK_AGAIN
+            self._schedule(ASK_AGAIN, None)
 
     def check(self, leases: Sequence[lease_.Lease], alone: bool = False
               ) -> None:
@@ -277,7 +289,7 @@ class Worker(threading.Thread):
                 words: Mapping[lease_.Key, decide.Word],
                 silent: Sequence[lease_.Lease]
                 ) -> dict[lease_.Key, decide.Decision]:
-        now = time.time()
+        now = self._store.steady()
         return {lease.key: decide.decide(
             probes[lease.key], words[lease.key], lease.gone_since, now,
             self._options.confirm_delay, self._options.reclaim_shutoff,
@@ -335,7 +347,7 @@ class Worker(threading.Thread):
                 and lease.dhcp_server is not None
                 and lease.tries < store_.MAX_TRIES
                 and (lease.released_at is None
-                     or not 0 <= time.time() - lease.released_at
+                     or not 0 <= self._store.steady() - lease.released_at
                      < RETRY_DELAY))
 
     def _others(self, leases: Sequence[lease_.Lease]) -> list[lease_.Lease]:

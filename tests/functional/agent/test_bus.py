@@ -52,6 +52,12 @@ class RabbitTest(testtools.TestCase):
             self.assertEqual(agent.held, list(self.client.leases(host)))
         look = self.client.look('two')
         self.assertEqual(self.agents['two'].held, look.judged)
+        one, two = test_rpc.ADDRESSES
+        self.agents['one'].wire = {one: False}
+        self.agents['two'].wire = {one: True, two: False}
+        for _ in range(2):
+            self.assertEqual({one: True, two: False},
+                             self.client.probe([one, two], 10))
         self.client.release_lease(*test_rpc.GOOD)
         for _ in range(2):
             self.assertEqual(rpc.Hint.parse(*test_rpc.GOOD),

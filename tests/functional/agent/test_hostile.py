@@ -60,3 +60,18 @@ class HostileTest(lab.Lab):
         guest.destroy()
         self.forget(guest)
         lab.wait_for(lambda: address not in self.leases())
+
+    def test_others_are_released_during_a_flood_of_answers(self) -> None:
+        self.agent(sweep_interval=2)
+        sender = self.guest('g9', known=False)
+        guest = self.guest('g0')
+        guest.udhcpc()
+        address = guest.wait_address()
+        self.identified(guest)
+        flood = self.start(
+            sys.executable, '-m', 'tests.functional.agent.answers', 'eth0',
+            self.bridge_mac, '120', namespace=sender.namespace)
+        guest.destroy()
+        self.forget(guest)
+        lab.wait_for(lambda: address not in self.leases(), 60)
+        self.assertIsNone(flood.poll())

@@ -82,4 +82,4 @@ class RelayTest(lab.Lab):
                 'SELECT address, remote, confirmed, dhcp_server,'
                 ' port_id IS NOT NULL FROM lease').fetchall()
         store.close()
-        self.assertEqual([(address, 1, 1, _SERVER, 1)], found)
+        self.assertEqual([(address, 1, 1, _SERVER, 0)], found)

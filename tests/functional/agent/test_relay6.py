@@ -84,4 +84,4 @@ class Relay6Test(test_six.Six):
                 'SELECT address, mac, remote, confirmed, dhcp_server,'
                 ' port_id IS NOT NULL FROM lease').fetchall()
         store.close()
-        self.assertEqual([(address, mac, 1, 1, _SERVER, 1)], found)
+        self.assertEqual([(address, mac, 1, 1, _SERVER, 0)], found)

@@ -128,7 +128,8 @@ class World:
         self.conf = conf_.new()
         self.conf([], default_config_files=[], default_config_dirs=[])
         self.conf.set_override('interfaces', ['br0'], 'agent')
-        self.store = store_.LeaseStore(':memory:', 10000, lambda: self.wall)
+        self.store = store_.LeaseStore(':memory:', 10000, lambda: self.wall,
+                                       lambda: self.ticks)
         self.start()
 
     def start(self) -> None:

@@ -14,8 +14,10 @@
 
 from collections.abc import Iterator
 import ipaddress
+import logging
 from typing import Any
 
+import fixtures
 import testtools
 
 from vmip_plugin.agent import decide
@@ -175,6 +177,18 @@ class GuestsTest(testtools.TestCase):
         self.assertEqual({Word.UNKNOWN}, set(words.values()))
         self.assertEqual(300, len(words))
         self.assertEqual(1, len(self.cloud.asked))
+
+    def test_a_witness_that_was_deleted_a_moment_ago(self) -> None:
+        """It is an error only where the next pass says the same."""
+        log = self.useFixture(fixtures.FakeLogger(level=logging.ERROR))
+        witness = lease('fa:16:3e:00:00:09')
+        asking = guests.Guests(self.api)
+        for has in ([], [port('w', witness.mac)], []):
+            self.cloud.has = has
+            asking.words([lease()], [witness])
+            self.assertEqual('', log.output)
+        asking.words([lease()], [witness])
+        self.assertIn('knows none of the guests', log.output)
 
     def test_blind_neutron(self) -> None:
         witness = lease('fa:16:3e:00:00:09')

@@ -12,8 +12,11 @@
 
 """Hints over a bus."""
 
+from collections.abc import Collection
+import ipaddress
 import queue
 import socket
+import threading
 import time
 from typing import Any
 from unittest import mock
@@ -27,8 +30,10 @@ from tests.unit.agent import test_guests
 from vmip_plugin.agent import lease as lease_
 from vmip_plugin.agent import rpc
 from vmip_plugin import conf as conf_
+from vmip_plugin import types
 
 SERVER_ID, PORT_ID = str(uuid.uuid4()), str(uuid.uuid4())
+ADDRESSES = tuple(ipaddress.ip_address(f'10.66.1.{n}') for n in (1, 2))
 GOOD = ('10.66.1.1', 'fa:16:3e:00:00:01', SERVER_ID, PORT_ID)
 
 
@@ -65,6 +70,7 @@ class FakeAgent:
             address=test_guests.ADDRESS + number, client_id=b'\0x',
             vlan=7, verdict='spare', reason='why', decided_at=1.5)
             for number in range(count)]
+        self.wire: dict[types.Address, bool] = {}
 
     def page(self, after: lease_.Key | None, limit: int
              ) -> list[lease_.Lease]:
@@ -74,6 +80,11 @@ class FakeAgent:
 
     def look(self) -> rpc.Look:
         return rpc.Look(9, 2, self.held)
+
+    def hear(self, addresses: Collection[types.Address]
+             ) -> dict[types.Address, bool]:
+        return {one: answers for one, answers in self.wire.items()
+                if one in addresses}
 
 
 class BusTest(testtools.TestCase):
@@ -130,6 +141,80 @@ class BusTest(testtools.TestCase):
         roll.here({})
         self.assertEqual(set(), roll.hosts)
 
+    def test_probe(self) -> None:
+        one, two, three, four = (
+            ipaddress.ip_address(f'10.66.1.{n}') for n in range(1, 5))
+        self.agents['one'].wire = {one: False, two: False}
+        self.agents['two'].wire = {one: True, three: True, four: True}
+        self.assertEqual(
+            {one: True, two: False, three: True},
+            self.client.probe([one, two, three]))
+        six = ipaddress.ip_address('2001:db8::7')
+        self.assertEqual({six: None}, self.client.probe([six]))
+        self.assertEqual({}, self.client.probe([]))
+
+    def test_a_slow_agent_is_waited_for(self) -> None:
+        address = ipaddress.ip_address('10.66.1.1')
+        late = threading.Event()
+
+        def hear(addresses: object) -> dict[types.Address, bool]:
+            late.wait(5)
+            return {address: True}
+
+        self.agents['one'].wire = {address: False}
+        with mock.patch.object(self.agents['two'], 'hear', hear):
+            threading.Timer(1, late.set).start()
+            self.assertEqual({address: True},
+                             self.client.probe([address], 10))
+
+    def test_an_agent_that_never_answers(self) -> None:
+        address = ipaddress.ip_address('10.66.1.1')
+        for agent in self.agents.values():
+            agent.hear = mock.Mock(  # type: ignore[method-assign]
+                side_effect=ValueError)
+        self.assertEqual({address: None}, self.client.probe([address], 0.5))
+
+    def test_forged_answers(self) -> None:
+        address = ipaddress.ip_address('10.66.1.1')
+        asked = rpc._Probe([address])
+        asked.here({}, 'x', 'one')
+        asked.probed({}, 'x', 'one', {str(address): True})
+        for wrong in (None, [], {'x': True}, {str(address): 'yes'},
+                      {str(address): 1}, {'10.66.1.2': True}):
+            asked.probed({}, asked.token, 'one', wrong)
+        asked.probed({}, asked.token, ['one'], {str(address): True})
+        self.assertEqual({address: None}, asked.answers())
+        asked.probed({}, asked.token, 'one', {str(address): True})
+        asked.probed({}, asked.token, 'two', {str(address): False})
+        self.assertEqual({address: True}, asked.answers())
+
+    def test_senseless_questions(self) -> None:
+        agent = mock.Mock()
+        questions = rpc.Questions(self.client._transport, 'x', agent)
+        for wrong in (None, 'x', [7], ['x'], ['127.0.0.1'], ['ff02::1'],
+                      {}, ['10.0.0.1'] * (rpc.PAGE + 1)):
+            questions.probe({}, 'token', wrong)
+        agent.hear.assert_not_called()
+
+    def test_few_threads(self) -> None:
+        """Thousands of hints do not make an agent grow."""
+        held, took = threading.Event(), threading.Semaphore(0)
+
+        def take(hint: rpc.Hint) -> None:
+            took.release()
+            held.wait(30)
+
+        server = rpc.server(self.client._transport, 'three', take)
+        server.start()
+        self.addCleanup(server.wait)
+        self.addCleanup(server.stop)
+        self.addCleanup(held.set)
+        for _ in range(500):
+            self.client.release_lease(*GOOD)
+        for _ in range(rpc.THREADS):
+            self.assertTrue(took.acquire(timeout=30))
+        self.assertFalse(took.acquire(timeout=2))
+
     def test_leases(self) -> None:
         for host, agent in self.agents.items():
             self.assertEqual(agent.held, list(self.client.leases(host)))
@@ -164,6 +249,10 @@ class NoBusTest(testtools.TestCase):
                 conf, url='rabbit://u:p@127.0.0.1:'
                           f'{nobody.getsockname()[1]}/'))
             began = time.monotonic()
+            address = ipaddress.ip_address('10.66.1.1')
+            for _ in range(2):
+                self.assertEqual({address: None},
+                                 client.probe([address], 0.5))
             self.assertRaises(exceptions.OperationalError,
                               client.release_lease, *GOOD)
             self.assertLess(time.monotonic() - began, 300)

@@ -68,7 +68,8 @@ class StoreTest(testtools.TestCase):
         self.store = self.open()
 
     def open(self, limit: int = 100) -> store.LeaseStore:
-        opened = store.LeaseStore(self.path, limit, lambda: self.now)
+        opened = store.LeaseStore(self.path, limit, lambda: self.now,
+                                  lambda: self.now, 'boot')
         self.addCleanup(opened.close)
         return opened
 
@@ -88,6 +89,31 @@ class StoreTest(testtools.TestCase):
             verdict=None, reason=None, decided_at=None, network_id=None,
             remote=False, server_duid=None, iaid=None),
             self.open().get(KEY))
+
+    def test_seen_again_since(self) -> None:
+        """Found gone at the same moment, and yet seen in between."""
+        self.store.record([granted()])
+        self.store.suspect([KEY])
+        read = self.get()
+        self.store.record([granted(seen=200.0)])
+        self.store.suspect([KEY])
+        self.assertEqual(read.gone_since, self.get().gone_since)
+        self.assertFalse(self.store.claim(read))
+        self.assertTrue(self.store.claim(self.get()))
+
+    def test_reboot(self) -> None:
+        """Times of another run of the host confirm nothing."""
+        self.store.record([granted()])
+        self.store.suspect([KEY])
+        self.store.claim(self.get())
+        self.assertEqual((100.0, 100.0), (
+            self.open().get(KEY).gone_since,  # type: ignore[union-attr]
+            self.get().released_at))
+        other = store.LeaseStore(self.path, 100, lambda: self.now,
+                                 lambda: self.now, 'another boot')
+        self.addCleanup(other.close)
+        self.assertEqual((None, 0.0, 1), (
+            self.get().gone_since, self.get().released_at, self.get().tries))
 
     def test_same_again(self) -> None:
         self.store.record([granted()])
@@ -317,7 +343,8 @@ class StoreTest(testtools.TestCase):
         # an ACK without a server is not overheard
         batch = [one for one in batch if one.kind is not tracker.Kind.GRANTED
                  or one.dhcp_server is not None]
-        other = store.LeaseStore(':memory:', 100, lambda: self.now)
+        other = store.LeaseStore(':memory:', 100, lambda: self.now,
+                                 lambda: self.now)
         self.addCleanup(other.close)
         while batch:
             size = chance.randrange(1, 30)

@@ -84,18 +84,25 @@ class WorkerTest(testtools.TestCase):
         self.path = pathlib.Path(directory.name)
         self.option()
         self.now = 1000.0
+        #: the wall clock's lead
+        self.step = 0.0
         patch = mock.patch.multiple(
-            time, time=lambda: self.now,
+            time, time=lambda: self.wall,
             monotonic=lambda: self.now)
         patch.start()
         self.addCleanup(patch.stop)
         self.store = store.LeaseStore(
-            str(self.path / 'agent.sqlite'), 1000, lambda: self.now)
+            str(self.path / 'agent.sqlite'), 1000, lambda: self.wall,
+            lambda: self.now)
         self.addCleanup(self.store.close)
         self.cloud: Any = test_guests.FakeCloud()
         self.server = Server()
         self.settled = True
         self.worker: Any = self.new()
+
+    @property
+    def wall(self) -> float:
+        return self.now + self.step
 
     def option(self, **options: Any) -> None:
         path = self.path / 'vmip.conf'
@@ -187,6 +194,62 @@ class WorkerTest(testtools.TestCase):
         self.assertEqual([(KEY, b'\x01x'), (KEY, None), (KEY, b'\x01x')],
                          self.sent)
 
+    def test_steps_of_the_clock(self) -> None:
+        """NTP makes one look neither two nor none."""
+        self.guest()
+        self.sweeps(1)
+        for self.step in (1e5, -1e5, 3600.0):
+            self.sweeps(1, 1)
+            self.assertEqual([], self.sent)
+        self.sweeps(1, 10)
+        self.assertEqual(1, len(self.sent))
+        for self.step in (1e4, 0.0):
+            self.sweeps(1, 1)
+            self.assertEqual(1, len(self.sent))
+        self.sweeps(1, 10)
+        self.assertEqual(2, len(self.sent))
+
+    def test_looked_at_in_a_time_to_come(self) -> None:
+        self.step = 1e6
+        self.overhear()
+        self.worker.identify()
+        self.step = 0.0
+        self.guest()
+        self.sweeps(2)
+        self.assertEqual(1, len(self.sent))
+
+    def test_what_guests_make_up(self) -> None:
+        """Thousands of REQUESTs cost few questions, and hold up nobody."""
+        made_up = [test_store.granted(
+            ipaddress.IPv4Address('10.0.0.0') + n + 1,
+            f'02:00:00:00:{n >> 8:02x}:{n & 255:02x}',
+            kind=tracker.Kind.REQUESTED, seen=self.now + 1,
+            remote=bool(n % 2)) for n in range(900)]
+        self.store.record(made_up)
+        self.overhear()
+        self.cloud.has = [test_guests.port()]
+        for _ in range(3):
+            self.cloud.asked.clear()
+            self.worker.identify()
+            self.assertLessEqual(len(self.cloud.asked), 2)
+            lease = self.store.get(KEY)
+            assert lease is not None
+            self.assertTrue(lease.identified)
+        for one in made_up:
+            if one.remote:
+                lease = self.store.get((str(one.address), one.mac))
+                assert lease is not None
+                self.assertIsNone(lease.looked_at)
+
+    def test_no_probe_beyond_a_relay(self) -> None:
+        self.overhear(remote=True)
+        self.store.identify(KEY, 'port', 'server')
+        self.worker._prober.probe = mock.Mock()
+        lease = self.store.get(KEY)
+        assert lease is not None
+        self.worker.check([lease])
+        self.worker._prober.probe.assert_not_called()
+
     def test_not_before_delay(self) -> None:
         self.guest()
         self.sweeps(5, 2)
@@ -251,6 +314,15 @@ class WorkerTest(testtools.TestCase):
         self.guest()
         self.sweeps(2)
         self.assertEqual(1, len(self.sent))
+
+    def test_asked_again_soon_after_an_outage(self) -> None:
+        self.cloud.down = {'ports'}
+        self.overhear()
+        for _ in range(3):
+            self.worker.identify()
+        self.assertEqual([None], [key for _, _, key in self.worker._due])
+        self.now += worker.ASK_AGAIN
+        self.assertEqual({None}, self.due())
 
     def test_restart_goes_on(self) -> None:
         self.guest()
@@ -492,8 +564,7 @@ class WorkerTest(testtools.TestCase):
         self.overhear(remote=True)
         self.cloud.has = [test_guests.port()]
         self.worker.sweep()
-        self.assertEqual('beyond a relay, where no probe gets to',
-                         self.verdict()[1])
+        self.assertEqual([], self.cloud.asked)
         self.cloud.has = []
         self.sweeps(5)
         self.hint()
