@@ -204,6 +204,7 @@ class Server(fixtures.Fixture):
         self.options = options
         self.durable = durable
         self._process: subprocess.Popen[bytes] | None = None
+        self._thaw: subprocess.Popen[bytes] | None = None
 
     def _setUp(self) -> None:
         self.home = self.useFixture(Directory()).path
@@ -286,14 +287,22 @@ class Server(fixtures.Fixture):
         self._end(self.crashing)
 
     def freeze(self) -> None:
-        """Stop the server where it is: it is there, and silent."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        """Stop the server where it is: it is there, and silent.
+
+        It goes on at :meth:`thaw`, or at our end, of which it then hears.
+        """
+        pids = [str(pid) for pid in self._pids()]
+        self._thaw = subprocess.Popen(
+            ['sh', '-c', 'cat; kill -CONT "$@"', 'sh', *pids],
+            stdin=subprocess.PIPE, start_new_session=True)
+        for pid in pids:
+            os.kill(int(pid), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let a frozen server go on."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+        if self._thaw is not None:
+            self._thaw.communicate()
+            self._thaw = None
 
     def _pids(self) -> list[int]:
         """Return the server's process and its children, which it began."""
