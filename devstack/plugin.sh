@@ -206,6 +206,7 @@ function configure_vmip_nova {
 # configure_vmip_neutron - The IPAM driver, and the provider network's wire
 function configure_vmip_neutron {
     iniset "$NEUTRON_CONF" DEFAULT ipam_driver vmip
+    vmip_iniappend "$NEUTRON_CONF" DEFAULT service_plugins vmip
     iniset "$NEUTRON_CONF" oslo_messaging_notifications driver messagingv2
     iniset "$NEUTRON_CONF" oslo_messaging_notifications transport_url "$(get_notification_url)"
     vmip_iniappend "/$Q_PLUGIN_CONF_FILE" ml2_type_flat flat_networks "$VMIP_PHYSICAL_NETWORK"

@@ -62,7 +62,10 @@ def _transport(get: Callable[[cfg.ConfigOpts], Any],
     except oslo_messaging.DriverLoadFailure as exc:
         raise exceptions.ConfigError(
             f'transport_url: no driver {exc.driver} can be loaded') from None
-    except (oslo_messaging.MessagingException, cfg.Error, ValueError):
+    except cfg.Error as exc:
+        _check(conf)
+        raise exceptions.ConfigError(f'transport_url: {exc}') from None
+    except (oslo_messaging.MessagingException, ValueError):
         _check(conf)
         # their text may have a part of a password
         raise exceptions.ConfigError(

@@ -90,6 +90,8 @@ class Clock(fixtures.Fixture):
     def _setUp(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
             'vmip_plugin.inventory.clock.now', lambda: self.now))
+        self.useFixture(fixtures.MonkeyPatch(
+            'vmip_plugin.dhcp.breaker.now', lambda: self.now.timestamp()))
 
     def forward(self, seconds: float) -> None:
         self.now += datetime.timedelta(seconds=seconds)

@@ -207,6 +207,15 @@ class Agents:
     def __init__(self) -> None:
         self.hints: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
+        #: what they heard on the wire; of any other address nothing is known
+        self.heard: dict[types.Address, bool] = {}
+        #: the addresses of each question
+        self.probed: list[list[str]] = []
+
+    def probe(self, addresses: Sequence[types.Address], timeout: float = 2.0,
+              ) -> dict[types.Address, bool | None]:
+        self.probed.append([str(address) for address in addresses])
+        return {address: self.heard.get(address) for address in addresses}
 
     def release_lease(self, address: str, mac: str, server_id: str | None,
                       port_id: str | None, dhcp_server: str | None) -> None:

@@ -48,7 +48,7 @@ DAEMONS = ('vmip-agent', 'vmip-listener', 'vmip-reclaimer')
 #: sections of Nova's and Neutron's own files
 FOREIGN = {'ml2', 'notifications', 'service', 'oslo_messaging_notifications'}
 #: options of theirs in [DEFAULT]
-FOREIGN_DEFAULT = {'ipam_driver'}
+FOREIGN_DEFAULT = {'ipam_driver', 'service_plugins'}
 
 _END = re.compile(r'[|;&<>]+')
 

@@ -27,6 +27,7 @@ from vmip_plugin.dhcp import base as dhcp
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import ports
+from vmip_plugin.inventory import states
 from vmip_plugin import metrics
 from vmip_plugin.notifications import handler
 from vmip_plugin.notifications import listener
@@ -400,6 +401,19 @@ class TestStatistics(MetricsTestCase):
         found = samples(self.statistics)
         self.assertEqual(0, found['vmip_host_entry_lag_seconds', 'write', 'a'])
         self.assertEqual(1, found['vmip_host_entries_undone', 'write', 'a'])
+
+    def test_what_entries_wait_for(self) -> None:
+        self.statistics.look()
+        name = 'vmip_host_entries_waiting'
+        self.assertEqual(0, samples(self.statistics)[name, 'a', 'wire'])
+        for number in (7, 8):
+            self.claim(number, request=f'req-{number}')
+        work = self.inventory.work(port_ids=[base.port_id(7),
+                                             base.port_id(8)])
+        self.inventory.wait(work, states.WaitingFor.WIRE, 'x', 1)
+        self.statistics.look()
+        self.assertEqual(2, samples(self.statistics)[name, 'a', 'wire'])
+        self.assertEqual(0, samples(self.statistics)[name, 'a', 'cloud'])
 
     def test_only_the_owner_tells(self) -> None:
         self.worker.mend()

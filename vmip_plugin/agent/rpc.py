@@ -17,7 +17,7 @@ what decides is the same as ever (:mod:`vmip_plugin.agent.decide`). Questions
 change nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import ipaddress
 import socket
@@ -157,6 +157,11 @@ class AgentClient:
             {}, 'release_lease', address=address, mac=mac,
             server_id=server_id, port_id=port_id,
             dhcp_server=None if ':' in address else dhcp_server)
+
+    def probe(self, addresses: Sequence[types.Address], timeout: float = 2.0,
+              ) -> dict[types.Address, bool | None]:
+        """Tell whether addresses answer on the wire; None: nobody knows."""
+        return dict.fromkeys(addresses)
 
     def hosts(self, wait: float = 2.0) -> list[str]:
         """Return the names of the agents that answer within some seconds."""

@@ -43,7 +43,11 @@ OPTS = [
         help='Most addresses taken for deleted in one pass.'),
     cfg.BoolOpt(
         'dry_run', default=False,
-        help='Log what would be released, and release nothing.'),
+        help='Only log what is found out by comparing: no address is '
+             'released, no host entry that nobody wants is removed, none '
+             'that a server lost is written, no history is forgotten. What '
+             'the inventory was told goes on: pending host entries are '
+             'written and removed, reservations and reuse delays end.'),
     cfg.StrOpt(
         'coordination_url', secret=True,
         help='Where several vmip-reclaimers agree which of them does the '

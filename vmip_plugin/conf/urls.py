@@ -21,8 +21,8 @@ import re
 
 from vmip_plugin import exceptions
 
-_REMEDY = ('percent-encode the special characters in its user and password: '
-           '%40 for @, %3A for :, %2F for /, %2C for a comma')
+_REMEDY = ('special characters in its user and password have to be '
+           'percent-encoded: %40 for @, %3A for :, %2F for /, %2C for a comma')
 
 #: The one driver of each kind of database that is tested, and whose time-outs
 #: are known.

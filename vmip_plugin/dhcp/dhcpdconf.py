@@ -15,6 +15,7 @@
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import errno
 import ipaddress
 import os
 import re
@@ -72,7 +73,7 @@ class _Scope:
 def read(path: str) -> Conf:
     """Read a file and those that it includes.
 
-    :raises OSError: one of them cannot be read.
+    :raises OSError: one of them cannot be read, or cannot even be a file.
     """
     conf = Conf()
     todo = [(_statements(conf, path), _Scope(), False)]
@@ -133,6 +134,8 @@ def _statements(conf: Conf, path: str) -> list[_Statement]:
 
 
 def _parts(conf: Conf, path: str) -> Iterator[str]:
+    if '\0' in path:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), repr(path))
     with open(path, encoding='utf-8', errors='replace') as file:
         conf.files[path] = _signature(os.fstat(file.fileno()))
         text = file.read()

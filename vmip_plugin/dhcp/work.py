@@ -18,13 +18,15 @@ number of processes may do the same work: every step may be repeated, and a
 step that was overtaken by a newer intent is noticed when it is marked.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Sequence
+import collections
+from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import datetime
 import functools
 import itertools
+import math
 import operator
 import threading
 from typing import Protocol
@@ -35,24 +37,34 @@ from oslo_log import log as logging
 
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.dhcp import base
+from vmip_plugin.dhcp import breaker
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 from vmip_plugin import metrics
 from vmip_plugin import types
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar('T')
+WaitingFor = states.WaitingFor
 _Job = futures.Future[int | None]
 
-#: Tries after which a port that Neutron still has counts as not deleted.
-KEEP_AFTER = 10
+#: Seconds after which a port that Neutron still has counts as not deleted.
+KEEP_AFTER = 20.0
+#: Seconds between two looks at a port that Neutron still has.
+PORT_WAIT = 2.0
 #: Longest time in seconds between two looks whether a lease is gone.
 LEASE_WAIT = 15.0
-#: What the error says of an entry that waits for the end of a lease.
-STILL_LEASED = 'still has a lease of'
+#: The same of an address that answers although its holder is gone.
+WIRE_WAIT = 60.0
+#: Seconds between two tries of what waits for a DHCP server or for the cloud,
+#: where nobody else notices that they are back.
+PARTY_WAIT = 5.0
+#: Seconds that the agents have to find out whether addresses answer.
+PROBE_TIMEOUT = 2.0
 #: Seconds that a daemon waits for a server before it goes on without it.
 PATIENCE = 1.0
 #: Most entries that a server is given, or asked about, at once.
@@ -64,7 +76,17 @@ SIFT = 64
 
 
 class Agents(Protocol):
-    """Whoever can end a lease on the wire (vmip_plugin.agent.rpc)."""
+    """Whoever can ask the wire (vmip_plugin.agent.rpc)."""
+
+    def probe(self, addresses: Sequence[types.Address],
+              timeout: float = PROBE_TIMEOUT,
+              ) -> Mapping[types.Address, bool | None]:
+        """Tell whether addresses answer on the wire (RFC 826, RFC 4861).
+
+        :param timeout: seconds; it takes no longer than that and a little.
+        :returns: True: it answered just now; False: an agent that reaches
+            its network heard nothing; None: no agent could ask.
+        """
 
     def release_lease(self, address: str, mac: str, server_id: str | None,
                       port_id: str | None, dhcp_server: str | None) -> None:
@@ -132,6 +154,8 @@ class Worker:
         self.drivers = drivers
         self._cloud = cloud
         self._agents = agents
+        self._breakers: dict[str, breaker.Breaker] = (
+            collections.defaultdict(breaker.Breaker))
         # what was gone on without, and is still at it
         self._late: dict[str, _Job] = {}
 
@@ -148,16 +172,42 @@ class Worker:
         :raises InventoryUnavailable: the list cannot be read.
         """
         if port_ids is None:
+            # apart from each other: what is taken back may have to wait for
+            # the cloud and the wire, which is nothing to who needs an entry
             return sum(self._each({
-                server: functools.partial(self._catch_up, server, put_only)
-                for server in self._inventory.servers_with_work()}, patience))
+                f'{"write" if present else "remove"} {server}':
+                functools.partial(self._catch_up, server, present)
+                for server, present in self._inventory.due()
+                if present or not put_only}, patience))
         by_server = operator.attrgetter('server')
-        work = sorted(self._inventory.work(
-            port_ids=port_ids, put_only=put_only), key=by_server)
+        work = sorted((
+            item for ids in _batches(list(dict.fromkeys(port_ids)))
+            for item in self._inventory.work(
+                None, port_ids=ids, present=True if put_only else None)),
+            key=by_server)
         return sum(_at_once([
-            functools.partial(self._serve, server, list(items))
+            functools.partial(self._serve_all, server, list(items))
             for server, items in itertools.groupby(work, by_server)],
             patience))
+
+    def is_down(self, server: str) -> bool:
+        """Tell whether a server is known to be down, and no probe is due.
+
+        What this process knows; :meth:`run` would not try it now.
+        """
+        known = self._breakers[server]
+        return known.is_open and not known.is_probe_due
+
+    def is_suspect(self, server: str) -> bool:
+        """Tell whether a server is known to be down, probe due or not."""
+        return self._breakers[server].is_open
+
+    def note_down(self, server: str, began: float) -> None:
+        """Note that a server did not do in time what was asked of it.
+
+        :param began: when it was asked, as :func:`breaker.now` tells it.
+        """
+        self._breakers[server].failed(began)
 
     def mend(self, patience: float | None = None) -> int:
         """Have differences between the servers and the list mended.
@@ -283,21 +333,40 @@ class Worker:
         """Do jobs that come again, but none that is still being done."""
         ready = {name: job for name, job in jobs.items()
                  if name not in self._late or self._late[name].done()}
-        started: dict[str, _Job] = {}
-        done = _at_once(ready.values(), patience, lambda begun: started.update(
-            zip(ready, begun, strict=True)))
-        self._late.update(started)
-        return done
+        return _at_once(
+            ready.values(), patience, lambda begun: self._late.update(
+                zip(ready, begun, strict=True)))
 
-    def _catch_up(self, server: str, put_only: bool) -> int:
-        """Do all that is due on a server, as long as it gets on."""
+    def _catch_up(self, server: str, present: bool) -> int:
+        """Do all that is due on a server, as long as it gets on.
+
+        :param present: what has to be there, or what has to go.
+        """
         count = 0
+        if not self._breakers[server].allow():
+            return 0
         while work := self._inventory.work(BATCH, server=server,
-                                           put_only=put_only):
+                                           present=present):
             done = self._serve(server, work)
             count += done or 0
             if not done or len(work) < BATCH:
                 break
+        return count
+
+    def _serve_all(self, server: str, work: Sequence[records.Work]) -> int:
+        """Do work on one server, however much it is."""
+        if not self._breakers[server].allow():
+            for batch in _batches(work):
+                self._defer(batch, WaitingFor.DHCP_SERVER,
+                            'the DHCP server could not be used just before')
+            return 0
+        count = 0
+        for batch in _batches(work):
+            done = self._serve(server, batch)
+            if done is None:
+                # the rest is still to be done, and due in its time
+                break
+            count += done
         return count
 
     def _serve(self, server: str, work: Sequence[records.Work],
@@ -308,23 +377,25 @@ class Worker:
             cannot be used.
         """
         driver = self.drivers.get(server)
+        began = breaker.now()
         if driver is None:
             self._unavailable(server, work,
-                              f'[dhcp] servers does not name {server}')
+                              f'[dhcp] servers does not name {server}', began)
             return None
         try:
-            # What has to go goes first: a new holder may be waiting for it.
-            return (self._remove(driver, [w for w in work if not w.present])
-                    + self._put(driver, [w for w in work if w.present]))
+            # What a guest waits for goes first. A former entry of its MAC or
+            # address is out of the way by itself (DHCPDriver.put).
+            return (self._put(driver, [w for w in work if w.present])
+                    + self._remove(driver, [w for w in work if not w.present]))
         except exceptions.DHCPError as exc:
-            self._unavailable(server, work, str(exc))
+            self._unavailable(server, work, str(exc), began)
         except exceptions.VmipError:
             raise
         except Exception as exc:
             # One driver's fault must not keep the other servers waiting.
             LOG.exception('DHCP server %s', server)
             self._unavailable(server, work,
-                              f'{type(exc).__name__}: see the log')
+                              f'{type(exc).__name__}: see the log', began)
         return None
 
     def _put(self, driver: base.DHCPDriver, work: Sequence[records.Work],
@@ -334,15 +405,17 @@ class Worker:
         entries = {_entry(item): item for item in self._without_leases(
             driver, work, lambda item, mac: mac not in (None, item.mac))}
         if not entries:
+            if work:
+                self._used(driver.name, [], {})
             return 0
         failures = self._sift(driver.put, list(entries))
         now = clock.now()
-        for entry, error in failures.items():
-            self._failed(entries[entry], str(error))
+        self._failed_some(driver.name, entries, failures)
         done = [item for entry, item in entries.items()
                 if entry not in failures]
         for item in self._inventory.work_done_all(done):
             self._overtaken(driver, _entry(item), item)
+        self._used(driver.name, done, failures)
         _count(driver, 'write', len(done))
         _time(driver, done, now)
         LOG.info('DHCP server %s has %d more host entries', driver.name,
@@ -355,15 +428,15 @@ class Worker:
         if not entries:
             return 0
         failures = self._sift(driver.remove, list(entries))
-        for entry, error in failures.items():
-            self._failed(entries[entry], str(error))
+        self._failed_some(driver.name, entries, failures)
+        removed = [item for entry, item in entries.items()
+                   if entry not in failures]
+        self._used(driver.name, removed, failures)
         self._wanted_again(driver, [entry for entry in entries
                                     if entry not in failures])
         done = self._without_leases(
-            driver, [item for entry, item in entries.items()
-                     if entry not in failures],
-            lambda item, mac: (not item.withdrawn
-                               and mac in (None, item.mac)))
+            driver, removed, lambda item, mac: (
+                not item.withdrawn and mac in (None, item.mac)))
         _count(driver, 'remove', len(done))
         return len(done) - len(self._inventory.work_done_all(done))
 
@@ -394,29 +467,34 @@ class Worker:
 
     def _gone(self, work: Sequence[records.Work]) -> list[records.Work]:
         """Ask Neutron which released addresses' ports are really gone."""
-        port_ids = sorted({item.port_id for item in work if item.port_id})
+        asked = [item for item in work if item.port_id
+                 # Neutron itself gave the address back
+                 and item.evidence is not states.Evidence.COMMITTED]
+        port_ids = sorted({item.port_id for item in asked if item.port_id})
         try:
             there = ({(port.id, address)
                       for port in self._cloud.these_ports(port_ids)
                       for _, address in port.addresses}
                      if port_ids else set())
         except exceptions.CloudUnavailable as exc:
-            waiting = [item for item in work if item.port_id]
             LOG.warning('%d released addresses have to wait: %s',
-                        len(waiting), exc)
-            self._inventory.put_off(waiting, str(exc), self._delay)
-            return [item for item in work if not item.port_id]
+                        len(asked), exc)
+            self._defer(asked, WaitingFor.CLOUD, str(exc))
+            return [item for item in work if item not in asked]
+        if any(item.waiting_for is WaitingFor.CLOUD for item in asked):
+            self._inventory.expedite(WaitingFor.CLOUD)
         gone = []
         for item in work:
-            if (item.port_id, item.address) not in there:
+            if item not in asked or (item.port_id, item.address) not in there:
                 gone.append(item)
-            elif item.attempts >= KEEP_AFTER:
+            elif _waited(item, WaitingFor.PORT) >= KEEP_AFTER:
                 LOG.warning('Port %s still has %s: its release is taken back',
                             item.port_id, item.address)
                 self._inventory.keep(item)
             else:
-                self._inventory.work_failed(
-                    item, 'Neutron still has the port', delay=2)
+                self._inventory.wait(
+                    [item], WaitingFor.PORT, 'Neutron still has the port',
+                    PORT_WAIT)
         return gone
 
     def _without_leases(
@@ -425,25 +503,35 @@ class Worker:
     ) -> list[records.Work]:
         """Have the leases ended that are in the way.
 
+        The wire is asked before one is ended by the server's own control
+        channel, and before an address is free: whoever answers there keeps
+        it.
+
         :param in_the_way: tells whether the lease of such a MAC is.
-        :returns: the work that none is in the way of; the rest is put off.
+        :returns: the work that none is in the way of; the rest waits.
         """
-        if base.Capability.LEASE_LIST not in driver.capabilities:
-            return list(work)
         addresses = {item.address for item in work}
+        can_list = base.Capability.LEASE_LIST in driver.capabilities
 
         def find() -> dict[records.Work, base.Lease]:
             leases = {lease.address: lease
-                      for lease in driver.leases_of(addresses)}
+                      for lease in driver.leases_of(addresses)
+                      } if can_list and addresses else {}
             return {item: lease for item in work
                     if (lease := leases.get(item.address))
                     and in_the_way(item, lease.mac)}
 
         found = find()
-        refused: set[records.Work] = set()
-        if base.Capability.LEASE_RELEASE in driver.capabilities:
-            over = {item: lease for item, lease in found.items()
-                    if self._is_over(item, lease)}
+        over = {item: lease for item, lease in found.items()
+                if self._is_over(item, lease)
+                } if base.Capability.LEASE_RELEASE in driver.capabilities \
+            else {}
+        refused = self._answering([
+            item for item in work if item in over
+            or item.releasing and not item.withdrawn and item not in found])
+        over = {item: lease for item, lease in over.items()
+                if item not in refused}
+        if over:
             for item, lease in over.items():
                 count = metrics.LEASE_RELEASES.labels
                 reason = ('the next holder waits' if item.present
@@ -457,14 +545,43 @@ class Worker:
                     count(reason, metrics.FAILED).inc()
                     refused.add(item)
                     self._failed(item, str(exc), port_gone=not item.present)
-            if over:
-                # that it is over is looked at, not believed
-                found = find()
+            # that it is over is looked at, not believed
+            found = find()
         for item, lease in found.items():
             if item not in refused:
                 self._wait_for_agents(driver, item, lease)
         return [item for item in work
                 if item not in found and item not in refused]
+
+    def _answering(self, work: Sequence[records.Work]) -> set[records.Work]:
+        """Return what has to wait because its address answers on the wire.
+
+        Whatever says that the holder is gone, somebody uses the address. Of
+        what no agent can ask, nothing is known: that goes on.
+        """
+        if self._agents is None:
+            # nothing is known but what the last look has found
+            return {item for item in work
+                    if item.waiting_for is WaitingFor.WIRE}
+        if not work:
+            return set()
+        answers = self._agents.probe(
+            sorted({item.address for item in work},
+                   key=lambda a: (a.version, int(a))), PROBE_TIMEOUT)
+        answering = [item for item in work if answers.get(item.address)]
+        self._inventory.note_answers(answering, [
+            item for item in work if answers.get(item.address) is False])
+        for item in answering:
+            LOG.log(logging.DEBUG if item.waiting_for is WaitingFor.WIRE
+                    else logging.WARNING,
+                    '%s answers on the wire although its holder is gone: '
+                    'it is given to nobody', item.address)
+            self._inventory.wait(
+                [item], WaitingFor.WIRE,
+                f'{item.address} answers on the wire although its holder is '
+                'gone', _pause(item, WaitingFor.WIRE, WIRE_WAIT),
+                port_gone=item.releasing)
+        return set(answering)
 
     def _is_over(self, item: records.Work, lease: base.Lease) -> bool:
         """Tell whether the list proves that a lease's owner is gone."""
@@ -481,7 +598,7 @@ class Worker:
         Only they can find out whether its owner is gone.
         """
         whose = lease.mac or item.mac
-        error = f'{whose} {STILL_LEASED} {item.address}'
+        error = f'{whose} still has a lease of {item.address}'
         # the address may be another's by now
         holder: records.Work | records.Change | None = (
             self._inventory.last_holder(item.address, whose))
@@ -492,8 +609,9 @@ class Worker:
                       'the DHCP server, if it is nobody\'s')
         else:
             self._hint(driver, item.address, whose, holder)
-        self._inventory.work_failed(
-            item, error, min(1.0 + item.attempts / 2, LEASE_WAIT),
+        self._inventory.wait(
+            [item], WaitingFor.LEASE, error,
+            _pause(item, WaitingFor.LEASE, LEASE_WAIT),
             port_gone=not item.present)
 
     def _hint(self, driver: base.DHCPDriver, address: types.Address,
@@ -516,6 +634,31 @@ class Worker:
             driver.remove([entry])
         self._inventory.redo(item.server, [entry.address])
 
+    def _used(self, server: str, done: Collection[records.Work],
+              failures: base.Failures) -> None:
+        """Note that a server could be used; what waits for that is due."""
+        if not done and failures and all(
+                isinstance(error, exceptions.DHCPServerUnavailable)
+                for error in failures.values()):
+            return
+        if self._breakers[server].succeeded() or any(
+                item.waiting_for is WaitingFor.DHCP_SERVER for item in done):
+            LOG.info('DHCP server %s can be used again', server)
+            self._inventory.expedite(WaitingFor.DHCP_SERVER, server)
+
+    def _failed_some(self, server: str,
+                     entries: Mapping[base.HostEntry, records.Work],
+                     failures: base.Failures) -> None:
+        """Note what a driver could not do, and why."""
+        away: dict[str, list[records.Work]] = {}
+        for entry, error in failures.items():
+            if isinstance(error, exceptions.DHCPServerUnavailable):
+                away.setdefault(str(error), []).append(entries[entry])
+            else:
+                self._failed(entries[entry], str(error))
+        for text, items in away.items():
+            self._unavailable(server, items, text)
+
     def _failed(self, item: records.Work, error: str,
                 port_gone: bool = False) -> None:
         _failures(item.server, [item])
@@ -525,11 +668,28 @@ class Worker:
         self._inventory.work_failed(item, error, delay, port_gone=port_gone)
 
     def _unavailable(self, server: str, work: Sequence[records.Work],
-                     error: str) -> None:
+                     error: str, began: float | None = None) -> None:
+        """Have work wait for a server.
+
+        :param began: when the call began that showed that the server as a
+            whole cannot be used; None: it can do other work.
+        """
         _failures(server, work)
-        LOG.warning('DHCP server %s: %s; %d host entries have to wait',
-                    server, error, len(work))
-        self._inventory.put_off(work, error, self._delay)
+        # it is tried every few seconds
+        LOG.log(logging.DEBUG if self._breakers[server].is_open
+                else logging.WARNING,
+                'DHCP server %s: %s; %d host entries have to wait',
+                server, error, len(work))
+        if began is not None:
+            self._breakers[server].failed(began)
+        self._defer(work, WaitingFor.DHCP_SERVER, error)
+
+    def _defer(self, work: Sequence[records.Work], waiting_for: WaitingFor,
+               error: str) -> None:
+        """Have work wait for a party that is away."""
+        if work:
+            self._inventory.wait(work, waiting_for, error, min(
+                _pause(item, waiting_for, PARTY_WAIT) for item in work))
 
     def _delay(self, attempts: int) -> float:
         options = self._conf.dhcp
@@ -562,6 +722,20 @@ def _entry(item: records.Work) -> base.HostEntry:
     return base.HostEntry(item.mac, item.address, item.hostname)
 
 
+def _waited(item: records.Work, waiting_for: WaitingFor) -> float:
+    """Return for how many seconds this is what an entry has waited for."""
+    if item.waiting_for is not waiting_for or item.waiting_since is None:
+        return 0.0
+    # the clocks of two hosts may differ
+    return max(0.0, (clock.now() - item.waiting_since).total_seconds())
+
+
+def _pause(item: records.Work, waiting_for: WaitingFor, longest: float,
+           ) -> float:
+    """Return the seconds until the next look: 1 first, then ever more."""
+    return min(1.0 + math.sqrt(_waited(item, waiting_for)), longest)
+
+
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), BATCH):
         yield items[start:start + BATCH]
@@ -570,6 +744,8 @@ def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
 def _at_once(jobs: Iterable[Callable[[], int | None]], patience: float | None,
              note: Callable[[list[_Job]], None] | None = None) -> list[int]:
     """Do jobs side by side; return what those returned that were in time.
+
+    What one raises that was not in time is logged, as nobody else will know.
 
     :param note: told of all of them as soon as they have begun.
     :raises Exception: what one of those raised.
@@ -580,8 +756,24 @@ def _at_once(jobs: Iterable[Callable[[], int | None]], patience: float | None,
     begun = [_begin(job) for job in jobs]
     if note is not None:
         note(begun)
-    futures.wait(begun, patience)
-    return [job.result() or 0 for job in begun if job.done()]
+    in_time, late = futures.wait(begun, patience)
+    for job in late:
+        job.add_done_callback(_log_error)
+    errors = [job for job in begun if job in in_time and job.exception()]
+    # the caller gets the first
+    for job in errors[1:]:
+        _log_error(job)
+    return [job.result() or 0 for job in begun if job in in_time]
+
+
+def _log_error(job: _Job) -> None:
+    match job.exception():
+        case None:
+            pass
+        case exceptions.VmipError() as exc:
+            LOG.warning('Work on a DHCP server will be tried again: %s', exc)
+        case exc:
+            LOG.error('Work on a DHCP server failed', exc_info=exc)
 
 
 def _begin(job: Callable[[], int | None]) -> _Job:

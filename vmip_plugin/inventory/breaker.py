@@ -78,8 +78,9 @@ class Breaker:
                 LOG.debug('The database still does not answer',
                           exc_info=LOG.isEnabledFor(python_logging.DEBUG))
                 continue
-            self._open = None
+            # whoever sees it closed finds that in the log
             LOG.info('The database answers again')
+            self._open = None
             return
 
 

@@ -12,7 +12,7 @@
 
 """Host entries: what the DHCP servers have to have, and how far they are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import datetime
 import json
 from typing import Any
@@ -36,18 +36,20 @@ Row = models.AddressRow
 class Entries(transactions.Transactions):
     """The part of the list that the DHCP servers are brought to."""
 
-    def work(self, limit: int = 500, port_ids: Sequence[str] | None = None,
-             server: str | None = None, put_only: bool = False,
+    def work(self, limit: int | None = 500,
+             port_ids: Sequence[str] | None = None,
+             server: str | None = None, present: bool | None = None,
              unserved: bool = False) -> list[records.Work]:
         """Return host entries that a server does not have as it should.
 
         Where another server is to serve a holder instead, the old one goes on
         until the new one has the entry.
 
+        :param limit: most of them; None: all.
         :param port_ids: those of these ports, due or not; otherwise those
             whose next try is due.
         :param server: only this one's.
-        :param put_only: only what has to be written.
+        :param present: only what has to be there, or only what has to go.
         :param unserved: only of addresses that no server serves yet.
         """
         entry, other = models.HostEntryRow, orm.aliased(models.HostEntryRow)
@@ -66,8 +68,8 @@ class Entries(transactions.Transactions):
             query = query.where(Row.port_id.in_(port_ids))
         if server is not None:
             query = query.where(entry.server == server)
-        if put_only:
-            query = query.where(entry.present.is_(True))
+        if present is not None:
+            query = query.where(entry.present.is_(present))
         if unserved:
             query = query.where(~sa.exists().where(
                 other.address_id == entry.address_id,
@@ -86,14 +88,43 @@ class Entries(transactions.Transactions):
                     entry.done.is_(False)).group_by(
                         entry.server, entry.present)).tuples()]
 
-    def servers_with_work(self) -> list[str]:
-        """Return the DHCP servers on which something is due."""
+    def waiting(self) -> list[records.Waiting]:
+        """Return how many host entries wait, by DHCP server and reason."""
         entry = models.HostEntryRow
         with self.database.read() as session:
-            return sorted(session.scalars(
-                sa.select(entry.server).distinct().where(
-                    entry.done.is_(False),
-                    entry.next_try_at <= clock.now())))
+            found = session.execute(
+                sa.select(entry.server, entry.waiting_for, sa.func.count())
+                .where(entry.done.is_(False), entry.waiting_for.is_not(None))
+                .group_by(entry.server, entry.waiting_for)).tuples()
+            return [records.Waiting(server, states.WaitingFor(reason), count)
+                    for server, reason, count in found if reason]
+
+    def waiting_addresses(self) -> dict[int, set[states.WaitingFor]]:
+        """Return what the host entries of addresses wait for, by their id."""
+        entry = models.HostEntryRow
+        found: dict[int, set[states.WaitingFor]] = {}
+        with self.database.read() as session:
+            for address_id, reason in session.execute(
+                    sa.select(entry.address_id, entry.waiting_for).where(
+                        entry.done.is_(False),
+                        entry.waiting_for.is_not(None))).tuples():
+                if reason:
+                    found.setdefault(address_id, set()).add(
+                        states.WaitingFor(reason))
+        return found
+
+    def due(self) -> list[tuple[str, bool]]:
+        """Return the DHCP servers on which something is due.
+
+        :returns: each with whether it has to be there or has to go.
+        """
+        entry = models.HostEntryRow
+        with self.database.read() as session:
+            return sorted((server, present) for server, present in
+                          session.execute(sa.select(
+                              entry.server, entry.present).distinct().where(
+                                  entry.done.is_(False),
+                                  entry.next_try_at <= clock.now())).tuples())
 
     def work_done(self, work: records.Work) -> bool:
         """Note that a server has an entry as it should.
@@ -125,7 +156,7 @@ class Entries(transactions.Transactions):
     def work_failed(self, session: orm.Session, work: records.Work,
                     error: str, delay: float, port_gone: bool = False,
                     ) -> None:
-        """Note why a server could not be written to.
+        """Note that a try failed for a reason of this entry's own.
 
         :param delay: seconds until the next try.
         :param port_gone: Neutron has said that the address's port is gone.
@@ -137,30 +168,71 @@ class Entries(transactions.Transactions):
         entry.error = error[:1000]
         entry.attempts = work.attempts + 1
         entry.next_try_at = clock.after(delay)
+        entry.waiting_for = entry.waiting_since = None
         if port_gone:
-            session.execute(sa.update(Row).where(
-                Row.id == entry.address_id, Row.gone_since.is_(None),
-                Row.state == states.State.RELEASING,
-            ).values(gone_since=clock.now()))
+            _note_port_gone(session, [entry.address_id])
 
     @transactions.write
-    def put_off(self, session: orm.Session, work: Sequence[records.Work],
-                error: str, delay: Callable[[int], float]) -> None:
-        """Note why nothing of this could be done on a server.
+    def wait(self, session: orm.Session, work: Sequence[records.Work],
+             waiting_for: states.WaitingFor, error: str, delay: float,
+             port_gone: bool = False) -> None:
+        """Note what these wait for. That is no failed try of theirs.
 
-        :param delay: seconds until the next try, after so many before.
+        :param error: the same as a sentence.
+        :param delay: seconds until the next look. What waits for a party
+            that was away is due before that when the party is back
+            (:meth:`expedite`).
+        :param port_gone: Neutron has said that the addresses' ports are gone.
         """
-        by_attempts: dict[int, list[records.Work]] = {}
-        for item in work:
-            by_attempts.setdefault(item.attempts, []).append(item)
         entry = models.HostEntryRow
-        for attempts, items in by_attempts.items():
-            session.execute(
-                sa.update(entry).where(
-                    _as_read(items), entry.done.is_(False)).values(
-                        error=error[:1000], attempts=attempts + 1,
-                        next_try_at=clock.after(delay(attempts)))
-                .execution_options(synchronize_session=False))
+        now = sa.literal(clock.now(), models.HostEntryRow.waiting_since.type)
+        session.execute(
+            sa.update(entry).where(
+                _as_read(work), entry.done.is_(False)).ordered_values(
+                    # first: MySQL lets an assignment see those before it
+                    (entry.waiting_since, sa.case(
+                        (entry.waiting_for == waiting_for.value,
+                         sa.func.coalesce(entry.waiting_since, now)),
+                        else_=now)),
+                    (entry.waiting_for, waiting_for.value),
+                    (entry.error, error[:1000]),
+                    (entry.next_try_at, clock.after(delay)))
+            .execution_options(synchronize_session=False))
+        if port_gone:
+            _note_port_gone(session, [item.address_id for item in work])
+
+    @transactions.write
+    def note_answers(self, session: orm.Session,
+                     answering: Sequence[records.Work],
+                     silent: Sequence[records.Work]) -> None:
+        """Note which addresses that are released answer on the wire."""
+        for at, work, was in (
+                (clock.now(), answering, sa.true()),
+                (None, silent, Row.answered_at.is_not(None))):
+            if ids := sorted({item.address_id for item in work
+                              if item.releasing}):
+                session.execute(
+                    sa.update(Row).where(
+                        Row.id.in_(ids), was,
+                        Row.state == states.State.RELEASING)
+                    .values(answered_at=at)
+                    .execution_options(synchronize_session=False))
+
+    @transactions.write
+    def expedite(self, session: orm.Session, waiting_for: states.WaitingFor,
+                 server: str | None = None) -> None:
+        """Make due now what waits for a party that is back.
+
+        :param server: only on this DHCP server; None: on all.
+        """
+        entry = models.HostEntryRow
+        session.execute(
+            sa.update(entry).where(
+                entry.done.is_(False), entry.next_try_at > clock.now(),
+                entry.waiting_for == waiting_for.value,
+                entry.server == server if server is not None else sa.true())
+            .values(next_try_at=clock.now())
+            .execution_options(synchronize_session=False))
 
     @transactions.write
     def hurry(self, session: orm.Session, server: str) -> None:
@@ -193,7 +265,8 @@ class Entries(transactions.Transactions):
                 entry.id.in_(ids), entry.present.is_(True),
                 entry.done.is_(True) if only_done else sa.true()).values(
                 done=False, generation=entry.generation + 1, attempts=0,
-                error=None, next_try_at=clock.now(), wanted_at=clock.now())
+                error=None, next_try_at=clock.now(), wanted_at=clock.now(),
+                waiting_for=None, waiting_since=None)
             .execution_options(synchronize_session=False))
 
     def entries(self, pending: bool = False) -> list[records.EntryStatus]:
@@ -212,7 +285,8 @@ class Entries(transactions.Transactions):
                 server=e.server, address=address, mac=e.mac,
                 hostname=e.hostname, present=e.present, done=e.done,
                 done_at=e.done_at, attempts=e.attempts,
-                next_try_at=e.next_try_at, error=e.error)
+                next_try_at=e.next_try_at, error=e.error,
+                waiting_for=_waiting_for(e), waiting_since=e.waiting_since)
                 for e, address in session.execute(query)]
 
     def wants(self, server: str, address: types.Address, mac: str) -> bool:
@@ -249,14 +323,32 @@ class Entries(transactions.Transactions):
 def _work(entry: models.HostEntryRow, row: Row) -> records.Work:
     # a former holder's, or on a server that serves this one no more
     left = not entry.present and row.state in states.IN_USE
+    releasing = not entry.present and row.state == states.State.RELEASING
     return records.Work(
-        id=entry.id, generation=entry.generation, server=entry.server,
+        id=entry.id, address_id=entry.address_id,
+        generation=entry.generation, server=entry.server,
         pool_id=row.pool_id, address=row.address, mac=entry.mac,
         hostname=entry.hostname, present=entry.present,
         withdrawn=left and entry.mac == row.mac, attempts=entry.attempts,
         server_id=None if left else row.server_id,
         port_id=None if left else row.port_id, error=entry.error,
-        wanted_at=entry.wanted_at)
+        wanted_at=entry.wanted_at, releasing=releasing,
+        evidence=(states.Evidence(row.evidence)
+                  if releasing and row.evidence else None),
+        waiting_for=_waiting_for(entry), waiting_since=entry.waiting_since)
+
+
+def _waiting_for(entry: models.HostEntryRow) -> states.WaitingFor | None:
+    return (None if entry.waiting_for is None
+            else states.WaitingFor(entry.waiting_for))
+
+
+def _note_port_gone(session: orm.Session, address_ids: Sequence[int]) -> None:
+    session.execute(sa.update(Row).where(
+        Row.id.in_(address_ids), Row.gone_since.is_(None),
+        Row.state == states.State.RELEASING,
+    ).values(gone_since=clock.now())
+        .execution_options(synchronize_session=False))
 
 
 def _as_read(work: Sequence[records.Work]) -> Any:
@@ -274,7 +366,7 @@ def _written(session: orm.Session, work: Sequence[records.Work],
     changed: Any = session.execute(
         sa.update(entry).where(as_read).values(
             done=True, done_at=clock.now(), error=None, attempts=0,
-            wanted_at=None)
+            wanted_at=None, waiting_for=None, waiting_since=None)
         .execution_options(synchronize_session=False))
     if changed.rowcount == len(work):
         return []
@@ -347,9 +439,11 @@ def want(entry: models.HostEntryRow, present: bool,
     entry.generation += 1
     entry.attempts = 0
     entry.error = None
+    entry.waiting_for = entry.waiting_since = None
     entry.next_try_at = at
     entry.wanted_at = clock.now()
     # Written even where they are as they were read: another worker may have
     # marked the entry done since, which leaves the generation alone.
-    for key in ('present', 'done', 'attempts', 'error', 'next_try_at'):
+    for key in ('present', 'done', 'attempts', 'error', 'next_try_at',
+                'waiting_for', 'waiting_since'):
         attributes.flag_modified(entry, key)

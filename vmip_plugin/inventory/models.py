@@ -214,6 +214,10 @@ class HostEntryRow(Base):
     done_at: orm.Mapped[datetime.datetime | None]
     #: when the intent was written; of no row before revision 0004
     wanted_at: orm.Mapped[datetime.datetime | None]
+    #: what it waits for (:class:`states.WaitingFor`); NULL: for nothing
+    waiting_for: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+    #: since when it has waited for that
+    waiting_since: orm.Mapped[datetime.datetime | None]
 
     # Every change is a compare and swap on the generation, which only a
     # change of the intent makes grow.

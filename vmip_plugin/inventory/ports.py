@@ -247,8 +247,11 @@ class Ports(transactions.Transactions):
             moves.move(session, row, Event.CHANGE, State(row.state),
                        'the port has another MAC', mac=mac)
             for entry in moves.entries(session, row.id):
-                entry.mac = mac
-                entries.want(entry, present=True, at=clock.now())
+                # a server that the pool is leaving has to forget the MAC
+                # that it knows
+                if entry.present:
+                    entry.mac = mac
+                    entries.want(entry, present=True, at=clock.now())
 
     @transactions.write
     def change_server(self, session: orm.Session, port_id: str,

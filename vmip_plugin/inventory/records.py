@@ -159,9 +159,15 @@ class Work:
     :param port_id: the same of the port.
     :param error: why the last try failed.
     :param wanted_at: since when that is wanted; None: not known.
+    :param releasing: its removal is part of the address's release.
+    :param evidence: of a release, what shows that the holder is gone.
+    :param waiting_for: what it waited for at the last look; None: it has not
+        been looked at yet, or failed.
+    :param waiting_since: since when.
     """
 
     id: int
+    address_id: int
     generation: int
     server: str
     pool_id: str
@@ -175,6 +181,10 @@ class Work:
     port_id: str | None
     error: str | None
     wanted_at: datetime.datetime | None = None
+    releasing: bool = False
+    evidence: states.Evidence | None = None
+    waiting_for: states.WaitingFor | None = None
+    waiting_since: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +199,15 @@ class Undone:
     present: bool
     count: int
     since: datetime.datetime | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """Pending host entries of one DHCP server that wait for the same."""
+
+    server: str
+    waiting_for: states.WaitingFor
+    count: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -209,7 +228,10 @@ class EntryStatus:
     """How far a DHCP server is with an address.
 
     :param done_at: since when it has the entry.
-    :param error: why the last try failed.
+    :param attempts: how many tries failed; waiting is not failing.
+    :param error: why the last try failed, or what it waits for.
+    :param waiting_for: what it waits for; None: for nothing.
+    :param waiting_since: since when.
     """
 
     server: str
@@ -222,6 +244,8 @@ class EntryStatus:
     attempts: int
     next_try_at: datetime.datetime
     error: str | None
+    waiting_for: states.WaitingFor | None = None
+    waiting_since: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True)

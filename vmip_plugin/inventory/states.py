@@ -89,6 +89,21 @@ class Evidence(enum.StrEnum):
 PROOF = (Evidence.COMMITTED, Evidence.SERVER_DELETED)
 
 
+class WaitingFor(enum.StrEnum):
+    """What a pending host entry waits for; waiting is not failing."""
+
+    #: a lease that is in the way has to end
+    LEASE = 'lease'
+    #: the DHCP server cannot be used
+    DHCP_SERVER = 'dhcp_server'
+    #: Nova or Neutron gives no usable answer
+    CLOUD = 'cloud'
+    #: Neutron still has the port
+    PORT = 'port'
+    #: the address answers on the wire although its holder is gone
+    WIRE = 'wire'
+
+
 class Event(enum.StrEnum):
     """What moves an address from one state to another."""
 

@@ -21,6 +21,7 @@ time it refuses the port: ML2 deletes it, and the IPAM driver gives its
 address back.
 """
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -32,10 +33,12 @@ from oslo_log import log as logging
 
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.cmd import common
+from vmip_plugin.dhcp import breaker
 from vmip_plugin.dhcp import manager
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 from vmip_plugin.neutron import shared
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +46,13 @@ LOG = logging.getLogger(__name__)
 #: Seconds between the first two tries; doubled up to the second value.
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+#: Seconds for which a create waits that happens to be the probe of a DHCP
+#: server that is down.
+_PROBE_WAIT = 1.0
+_CANNOT_WRITE = 'it cannot be written to, the log of Neutron says why'
+#: Most creates of one process that wait for longer than a moment: the others
+#: of its threads are for who needs no DHCP server.
+_MOST_WAITING = 16
 
 
 class HostEntryMissing(n_exc.ServiceUnavailable):
@@ -69,6 +79,7 @@ class VmipMechanismDriver(ml2.MechanismDriver):
         """
         self._lock = threading.Lock()
         self._made: work.Worker | None = None
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
         if cfg.CONF.ipam_driver != 'vmip':
             raise exceptions.ConfigError(
                 'The mechanism driver vmip needs [DEFAULT] ipam_driver = vmip')
@@ -123,35 +134,69 @@ class VmipMechanismDriver(ml2.MechanismDriver):
             raise shared.InventoryAway() from exc
 
     def _serve(self, port: dict[str, Any]) -> None:
-        seconds = shared.configuration().dhcp.strict_timeout
-        end = time.monotonic() + seconds
+        began, asked = time.monotonic(), breaker.now()
+        end = began + shared.configuration().dhcp.strict_timeout
         pause = 0.0
         trying: threading.Thread | None = None
-        while missing := self._missing(port):
-            left = end - time.monotonic()
-            if left <= 0:
-                LOG.error('Port %s: DHCP server %s has no host entry for %s '
-                          'after %s s: %s', port['id'], missing.server,
-                          missing.address, seconds, missing.error)
-                raise HostEntryMissing(
-                    server=missing.server, address=missing.address,
-                    reason=_reason(missing))
-            if trying is None or not trying.is_alive():
-                time.sleep(min(pause, left))
-                trying = self._try(port['id'])
-            pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
-            # a server may be slow that need not be waited for
-            trying.join(max(0, min(pause, end - time.monotonic())))
+        is_probe = has_turn = False
+        with contextlib.ExitStack() as stack:
+            while missing := self._missing(port):
+                down = self._down(missing)
+                if down and not is_probe:
+                    if trying or self._worker().is_down(down.server):
+                        raise self._refusal(port, down, _CANNOT_WRITE)
+                    # this one finds out whether the server is back
+                    is_probe, end = True, min(end, began + _PROBE_WAIT)
+                left = end - time.monotonic()
+                if left <= 0:
+                    item = missing[0]
+                    if self._made and (
+                            item.error is None or item.waiting_for
+                            is states.WaitingFor.DHCP_SERVER):
+                        self._made.note_down(item.server, asked)
+                    raise self._refusal(port, item)
+                if not has_turn and (
+                        time.monotonic() - began > breaker.GRACE):
+                    has_turn = self._waiting.acquire(blocking=False)
+                    if not has_turn:
+                        raise self._refusal(port, missing[0], 'too many '
+                                            'other ports wait')
+                    stack.callback(self._waiting.release)
+                if trying is None or not trying.is_alive():
+                    time.sleep(min(pause, left))
+                    trying = self._try(port['id'])
+                pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+                # a server may be slow that need not be waited for
+                trying.join(max(0, min(pause, end - time.monotonic())))
 
-    def _missing(self, port: dict[str, Any]) -> records.Work | None:
+    def _missing(self, port: dict[str, Any]) -> list[records.Work]:
+        """Return the host entries that the port still needs."""
         any_server = shared.configuration().dhcp.strict_servers == 'any'
         try:
-            return next(iter(shared.inventory().work(
-                limit=1, port_ids=[port['id']], put_only=True,
-                unserved=any_server)), None)
+            return shared.inventory().work(
+                None, port_ids=[port['id']], present=True,
+                unserved=any_server)
         except exceptions.InventoryUnavailable as exc:
             LOG.error('Port %s: %s', port['id'], exc)
             raise shared.InventoryAway() from exc
+
+    def _down(self, missing: list[records.Work]) -> records.Work | None:
+        """Return what no wait will help, as its server is known to be down."""
+        worker = self._made
+        down = [item for item in missing
+                if worker and worker.is_suspect(item.server)]
+        any_server = shared.configuration().dhcp.strict_servers == 'any'
+        return down[0] if down and (
+            not any_server or len(down) == len(missing)) else None
+
+    def _refusal(self, port: dict[str, Any], item: records.Work,
+                 reason: str | None = None) -> HostEntryMissing:
+        LOG.error('Port %s: DHCP server %s has no host entry for %s: %s',
+                  port['id'], item.server, item.address,
+                  reason or item.error or 'no answer')
+        return HostEntryMissing(
+            server=item.server, address=item.address,
+            reason=reason or _reason(item))
 
     def _try(self, port_id: str) -> threading.Thread:
         """Have a worker try once, for as long as it takes.
@@ -183,8 +228,11 @@ class VmipMechanismDriver(ml2.MechanismDriver):
 
 
 def _reason(missing: records.Work) -> str:
+    match missing.waiting_for:
+        case states.WaitingFor.LEASE:
+            return 'the lease of a guest that had it before has not ended'
+        case states.WaitingFor.WIRE:
+            return 'whoever had it before still answers there'
     if missing.error is None:
         return 'it has not answered in time'
-    if work.STILL_LEASED in missing.error:
-        return 'the lease of a guest that had it before has not ended'
-    return 'it cannot be written to, the log of Neutron says why'
+    return _CANNOT_WRITE

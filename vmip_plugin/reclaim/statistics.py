@@ -28,6 +28,7 @@ from prometheus_client import registry
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import clock
+from vmip_plugin.inventory import states
 from vmip_plugin import metrics
 
 LOG = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class Statistics(registry.Collector):
             self._until = 0.0
             return
         try:
-            self._found = [self._addresses(), *self._undone()]
+            self._found = [self._addresses(), *self._undone(),
+                           self._waiting()]
             self._until = time.monotonic() + MAX_AGE
         except exceptions.VmipError as exc:
             LOG.debug('The list cannot be told: %s', exc)
@@ -87,6 +89,19 @@ class Statistics(registry.Collector):
         for pool, counts in self._inventory.usage().items():
             for state, count in counts.items():
                 found.add_metric([pool, state], count)
+        return found
+
+    def _waiting(self) -> core.Metric:
+        found = core.GaugeMetricFamily(
+            'vmip_host_entries_waiting',
+            'Host entries that are to be written or removed and wait, by '
+            'what they wait for.', labels=['dhcp_server', 'waiting_for'])
+        counts = {(one.server, one.waiting_for): one.count
+                  for one in self._inventory.waiting()}
+        for server in sorted({*self._servers, *(s for s, _ in counts)}):
+            for reason in states.WaitingFor:
+                found.add_metric([server, reason],
+                                 counts.get((server, reason), 0))
         return found
 
     def _undone(self) -> Iterable[core.Metric]:

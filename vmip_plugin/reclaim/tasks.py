@@ -247,7 +247,7 @@ class Reclaimer:
     def mend(self) -> Findings:
         """Mend what the DHCP servers have otherwise than the list."""
         found = Findings()
-        if not self._rehearse:
+        if not self._dry:
             found.done = found.found = self._worker.mend(
                 patience=self._patience)
             return found
@@ -432,14 +432,15 @@ class Reclaimer:
         if not days:
             return found
         lines = Findings()
-        for over, deleted in self._going(self._inventory.trim(
+        for over, deleted in self._going(self._concluded.trim(
                 clock.now() - datetime.timedelta(days=days))):
             lines.found += over
             lines.done += deleted
         if lines.found:
-            LOG.info('%d lines of history were forgotten', lines.done)
+            LOG.info('%d lines of history would be forgotten' if self._dry
+                     else '%d lines of history were forgotten', lines.done)
             self._tell(Finding('history', f'{lines.found} lines', 'forget',
-                               self._outcome(),
+                               WOULD if self._dry else DONE,
                                f'older than {days} days'))
         found.found += lines.found
         found.done += lines.done
@@ -448,14 +449,15 @@ class Reclaimer:
     def _forget_names(self, found: Findings) -> None:
         """Let large pools forget who had an address long ago."""
         names = Findings()
-        for over, done in self._going(self._inventory.forget_names(
+        for over, done in self._going(self._concluded.forget_names(
                 clock.now() - MEMORY)):
             names.found += over
             names.done += done
         if names.found:
-            LOG.info('%d addresses are as if never used', names.done)
+            LOG.info('%d addresses would be as if never used' if self._dry
+                     else '%d addresses are as if never used', names.done)
             self._tell(Finding('history', f'{names.found} addresses',
-                               'forget', self._outcome(),
+                               'forget', WOULD if self._dry else DONE,
                                f'free for more than {MEMORY.days} days'))
         found.found += names.found
         found.done += names.done

@@ -28,7 +28,7 @@ class TestMariaDB(base.ServerContract):
     unknown = "Unknown database 'nowhere'"
     cut = 'Lost connection to MySQL server'
     connection_id = 'SELECT connection_id()'
-    sleep = 'SELECT benchmark(1000000000000, md5(1))'
+    sleep = "SELECT sum(md5(seq) = 'x') FROM seq_1_to_10000000000"
 
     @classmethod
     def make_server(cls) -> databases.MariaDB:

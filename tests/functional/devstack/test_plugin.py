@@ -224,7 +224,7 @@ class TestStack(PluginTestCase):
     def test_neutron(self) -> None:
         self.run_(*STACK)
         self.assertEqual({
-            'DEFAULT': {'ipam_driver': 'vmip'},
+            'DEFAULT': {'ipam_driver': 'vmip', 'service_plugins': 'vmip'},
             'oslo_messaging_notifications': {
                 'driver': 'messagingv2', 'transport_url':
                 'rabbit://stackrabbit:secret@192.0.2.250:5672/'}},

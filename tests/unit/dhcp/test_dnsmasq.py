@@ -19,6 +19,7 @@ What dnsmasq itself does with the folder is in tests/contract.
 from collections.abc import Callable, Iterator
 import contextlib
 import datetime
+import fcntl
 import ipaddress
 import itertools
 import os
@@ -26,6 +27,7 @@ import pathlib
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -44,6 +46,7 @@ from vmip_plugin.dhcp import base
 from vmip_plugin.dhcp import dnsmasq
 from vmip_plugin.dhcp.dnsmasq import doctor
 from vmip_plugin.dhcp.dnsmasq import folder
+from vmip_plugin.dhcp.dnsmasq import lease as lease_file
 from vmip_plugin.dhcp.dnsmasq import line as host_line
 from vmip_plugin.dhcp.dnsmasq import process
 from vmip_plugin.dhcp import none
@@ -381,6 +384,84 @@ class TestFolder(Base):
         self.assertEqual(1, len(driver.check()))
 
 
+class TestLock(Base):
+    """Nobody else may hold what all writes need."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.hostsdir / '.vmip-lock'
+
+    def put(self, **values: Any) -> str:
+        """Write an entry; return why that was refused, '' where it was not."""
+        try:
+            self.assertEqual({}, self.driver(**values).put([entry(1)]))
+        except exceptions.DHCPServerUnavailable as exc:
+            return str(exc)
+        return ''
+
+    def test_is_for_its_owner_alone(self) -> None:
+        previous = os.umask(0)
+        self.addCleanup(os.umask, previous)
+        self.put()
+        self.assertEqual(0o600, stat.S_IMODE(self.path.stat().st_mode))
+
+    def test_of_an_earlier_version(self) -> None:
+        for mode in 0o644, 0o666, 0o640:
+            self.path.write_text('192.0.2.9\n')
+            self.path.chmod(mode)
+            self.start()
+            self.assertEqual('', self.put())
+            self.assertEqual(0o600, stat.S_IMODE(self.path.stat().st_mode))
+
+    def test_symbolic_link(self) -> None:
+        target = self.root / 'target'
+        target.write_text('precious')
+        for there in True, False:
+            if not there:
+                target.unlink()
+            self.path.symlink_to(target)
+            self.assertIn('remove the symbolic link', self.put())
+            self.path.unlink()
+            self.assertEqual(there, target.exists())
+        self.assertFalse(target.exists())
+
+    def test_no_file(self) -> None:
+        os.mkfifo(self.path)
+        self.assertIn('not a regular file', self.put())
+
+    def test_held(self) -> None:
+        """The error names who holds it, and comes in time."""
+        self.path.touch()
+        with self.path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            text = self.put(timeout=1)
+            self.assertIn(f'{self.path} for more than 1 s', text)
+            if f':{self.path.stat().st_ino} ' in pathlib.Path(
+                    '/proc/locks').read_text():
+                self.assertIn(f'process {os.getpid()} (', text)
+        self.assertEqual('', self.put())
+
+    def test_who_holds_it(self) -> None:
+        self.path.touch()
+        found = self.path.stat()
+        device = (f'{os.major(found.st_dev):02x}:'
+                  f'{os.minor(found.st_dev):02x}')
+        locks = self.root / 'locks'
+        self.patch(folder.pathlib, 'Path', lambda name: locks)
+        for text, expected in (
+                (f'1: FLOCK  ADVISORY  WRITE {os.getpid()} {device}:'
+                 f'{found.st_ino} 0 EOF\n', f'process {os.getpid()} ('),
+                (f'1: FLOCK  ADVISORY  WRITE 0 {device}:{found.st_ino} 0 EOF',
+                 'another process'),
+                (f'1: -> FLOCK ADVISORY WRITE 7 {device}:{found.st_ino} 0 EOF',
+                 'another process'),
+                (f'1: POSIX ADVISORY WRITE 7 {device}:{found.st_ino} 0 EOF',
+                 'another process'),
+                ('what is that\n', 'another process'), ('', 'another')):
+            locks.write_text(text)
+            self.assertTrue(folder._holder(found).startswith(expected), text)
+
+
 class TestRest(Base):
     """While dnsmasq is not to be made to read the folder again."""
 
@@ -688,6 +769,7 @@ class TestLeases(Base):
 
     def test_missing(self) -> None:
         driver = self.driver(lease_file=str(self.root / 'no'))
+        self.start()
         error = self.assertRaises(exceptions.DHCPServerUnavailable,
                                   list, driver.leases())
         self.assertIn('set lease_file', str(error))
@@ -696,6 +778,73 @@ class TestLeases(Base):
     def test_not_configured(self) -> None:
         driver = self.driver()
         self.assertRaises(exceptions.DHCPError, lambda: list(driver.leases()))
+
+
+class TestDown(Base):
+    """dnsmasq is down, and its host keeps the lease file in memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = self.root / 'run' / 'leases'
+        self.server = self.driver(lease_file=str(self.file))
+
+    def test_no_leases(self) -> None:
+        self.assertEqual([], list(self.server.leases()))
+        self.assertEqual([], list(self.server.leases_of(
+            [entry(1).address])))
+        # its process id is left, and another's by now
+        (self.root / 'pid').write_text(f'{os.getpid()}\n')
+        self.assertEqual([], list(self.server.leases()))
+
+    def test_runs(self) -> None:
+        """It has made its file: this one is not it."""
+        self.start()
+        error = self.assertRaises(exceptions.DHCPServerUnavailable, list,
+                                  self.server.leases())
+        self.assertIn('set lease_file', str(error))
+
+    def test_cannot_be_read(self) -> None:
+        self.file.parent.write_text('no folder')
+        self.assertRaises(exceptions.DHCPServerUnavailable, list,
+                          self.server.leases())
+
+    def test_many_entries(self) -> None:
+        """New ones are written; what goes waits until it is back."""
+        entries = [entry(number) for number in range(1, 201)]
+        self.assertEqual({}, self.server.put(entries))
+        self.assertEqual(set(entries), set(self.server.entries()))
+        self.assertRaises(exceptions.DHCPServerUnavailable,
+                          self.server.remove, entries[:100])
+
+
+class TestAnyText(Base):
+    """No file makes a traceback of a parser."""
+
+    pieces = strategies.lists(strategies.sampled_from([
+        '\0', '\n', ' ', '=', ',', '#', 'conf-file', 'conf-dir', '/', '..',
+        'b\u00fccher', '1', '99999999999', '0', ' fa:16:3e:00:00:01 ',
+        '192.0.2.1 ', '* ', '01:02', 'duid ', ':', '2001:db8::1 ', 'T',
+        'dhcp-host', '*.conf', 'ff' * 300, '\r', '\t', '%', '[']))
+    @hypothesis.given(pieces)
+    def test_leases(self, pieces: list[str]) -> None:
+        path = self.root / 'leases'
+        path.write_text(''.join(pieces) + '\n')
+        list(lease_file.leases(str(path)))
+        list(lease_file.leases(str(path), [ipaddress.ip_address('192.0.2.1')]))
+
+    @hypothesis.given(pieces)
+    def test_settings(self, pieces: list[str]) -> None:
+        path = self.root / 'dnsmasq.conf'
+        path.write_text(f'conf-file={"".join(pieces)}\n{"".join(pieces)}')
+        with fixtures.MonkeyPatch(
+                'vmip_plugin.dhcp.dnsmasq.process._proc',
+                lambda pid, name: f'dnsmasq\0--conf-file={path}\0'):
+            process.settings(1)
+
+    @hypothesis.given(pieces)
+    def test_host_line(self, pieces: list[str]) -> None:
+        host_line.parse(''.join(pieces))
+        host_line.address_of(''.join(pieces))
 
 
 class TestSettings(Base):

@@ -28,6 +28,7 @@ from hypothesis import strategies
 import testtools
 
 from oslo_config import cfg
+import tests
 from vmip_plugin.conf import dhcp
 from vmip_plugin.dhcp import base
 from vmip_plugin.dhcp import dhcpdconf
@@ -357,6 +358,17 @@ class TestConf(Base):
     def test_deep(self) -> None:
         self.read('a {' * 100000)
 
+    def test_include_of_no_file(self) -> None:
+        """It is told of as any file that cannot be read."""
+        error = self.assertRaises(OSError, self.read, 'include "\0";')
+        self.assertEqual(("'\\x00'", 'Invalid argument'),
+                         (error.filename, error.strerror))
+        for name in ('', '.', 'a' * 5000, '\udcff'):
+            self.assertRaises(OSError, self.read,
+                              f'include "{name}";'.encode(
+                                  'utf-8', 'replace').decode())
+
+    @hypothesis.settings(max_examples=tests.examples(300))
     @hypothesis.given(strategies.lists(strategies.sampled_from([
         '{', '}', ';', '"', '#', '\n', ' ', '\\', 'host a ', 'range', '\0',
         'subnet 10.0.0.0 netmask 255.0.0.0 ', 'fixed-address ', '10.0.0.1',
@@ -364,5 +376,6 @@ class TestConf(Base):
     def test_any_text(self, pieces: list[str]) -> None:
         try:
             self.read(''.join(pieces))
-        except FileNotFoundError:
+        except OSError as exc:
             self.assertIn('include ', pieces)
+            self.assertNotEqual('', exc.strerror)

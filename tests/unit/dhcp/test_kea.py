@@ -25,6 +25,7 @@ import socket
 import tempfile
 import threading
 from typing import Any
+from unittest import mock
 
 import hypothesis
 from hypothesis import strategies
@@ -116,6 +117,36 @@ class TestOptions(testtools.TestCase):
         six = base.HostEntry(ENTRY.mac, ipaddress.IPv6Address('2001:db8::1'))
         failures = driver(control='/socket').put([six])
         self.assertIn('control6', str(failures[six]))
+
+
+class TestRelease(testtools.TestCase):
+
+    def ended(self, lease: base.Lease, **held: Any) -> bool:
+        """Return whether a lease is ended while Kea has this one."""
+        asked = []
+
+        def ask(which: daemon.Daemon, command: str, **arguments: Any) -> Any:
+            asked.append(command)
+            return {'ip-address': str(lease.address), 'cltt': 2 ** 32,
+                    'valid-lft': 60, 'state': 0, **held}
+
+        with mock.patch.object(daemon.Daemon, 'ask', ask):
+            driver(control='/socket').release(lease)
+        self.assertEqual('lease4-get', asked[0])
+        return 'lease4-del' in asked
+
+    def test_another_mac_has_it_by_now(self) -> None:
+        lease = base.Lease(ENTRY.address, ENTRY.mac, b'\1', None)
+        mine = {'hw-address': ENTRY.mac, 'client-id': '01'}
+        other = {'hw-address': 'fa:16:3e:00:00:02', 'client-id': '01'}
+        self.assertTrue(self.ended(lease, **mine))
+        self.assertFalse(self.ended(lease, **other))
+
+    def test_without_a_mac(self) -> None:
+        """Two clients may have none that Kea tells."""
+        lease = base.Lease(ENTRY.address, None, b'\1', None)
+        self.assertTrue(self.ended(lease, **{'client-id': '01'}))
+        self.assertFalse(self.ended(lease, **{'client-id': '02'}))
 
 
 class TestHost(testtools.TestCase):

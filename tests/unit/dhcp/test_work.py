@@ -14,6 +14,7 @@
 
 import collections
 from collections.abc import Sequence
+import datetime
 import threading
 from typing import Any
 
@@ -23,12 +24,16 @@ from tests import lab
 from tests.unit import base
 from tests.unit import fakes
 from vmip_plugin.dhcp import base as dhcp
+from vmip_plugin.dhcp import breaker
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 
 ip = base.ip
 State = base.State
+Evidence = states.Evidence
+WaitingFor = states.WaitingFor
 A = '10.0.0.10'
 B = '10.0.0.11'
 
@@ -125,12 +130,12 @@ class TestWorker(WorkerTestCase):
         self.assertEqual([('put', A), ('put', B)], self.driver.calls)
         self.assertEqual([], self.cloud.asked)
 
-    def test_what_goes_is_first(self) -> None:
+    def test_who_needs_an_entry_is_first(self) -> None:
         self.serve(1)
         self.port(2)
         self.delete(1)
-        self.wait()
-        self.assertEqual([('put', A), ('remove', A), ('put', B)],
+        self.worker.run([base.port_id(1), base.port_id(2)])
+        self.assertEqual([('put', A), ('put', B), ('remove', A)],
                          self.driver.calls)
 
     def test_one_fails(self) -> None:
@@ -165,7 +170,7 @@ class TestWorker(WorkerTestCase):
 
     def test_back_off(self) -> None:
         self.port()
-        self.driver.error = exceptions.DHCPServerUnavailable('away')
+        self.driver.failing[A] = 'no room'
         self.clock.forward(5)
         delays = []
         for _ in range(12):
@@ -352,9 +357,10 @@ class TestServers(WorkerTestCase):
         self.assertEqual(14, self.wait())
         self.assertEqual(7, len(self.drivers['b'].served()))
         # it was asked once, and the rest can wait
-        self.assertEqual({1: 2, 0: 5}, collections.Counter(
-            e.attempts for e in self.inventory.entries()
-            if e.server == 'a'))
+        self.assertEqual(
+            {WaitingFor.DHCP_SERVER: 2, None: 5}, collections.Counter(
+                e.waiting_for for e in self.inventory.entries()
+                if e.server == 'a'))
         self.driver.error = None
         self.assertEqual(7, self.wait())
 
@@ -518,11 +524,11 @@ class TestNeutron(WorkerTestCase):
 
     def test_still_has_the_port(self) -> None:
         self.release()
-        for _ in range(work.KEEP_AFTER):
-            self.assertEqual(0, self.wait(3))
+        for _ in range(5):
+            self.assertEqual(0, self.wait(work.KEEP_AFTER / 5))
             self.assertEqual(State.RELEASING, self.state(A))
             self.assertIn('still has the port', self.error(A))
-        self.wait(3)
+        self.wait(work.KEEP_AFTER / 5)
         self.assertEqual(State.CLAIMED, self.state(A))
         self.assertEqual([], self.driver.calls)
         self.assertEqual(1, self.wait())
@@ -583,7 +589,7 @@ class TestLeases(WorkerTestCase):
         self.assertEqual(0, self.wait(2))
         self.assertEqual(2, len(self.agents.hints))
         self.driver.leased.clear()
-        self.assertEqual(1, self.wait(2))
+        self.assertEqual(1, self.wait(3))
         self.assertEqual({A: base.mac(2)}, self.driver.served())
 
     def test_others_are_served_meanwhile(self) -> None:
@@ -742,6 +748,378 @@ class TestLeases(WorkerTestCase):
                 work.LEASE_WAIT)
             self.clock.now = entry.next_try_at
         self.assertEqual(40, len(self.agents.hints))
+
+
+class TestWire(WorkerTestCase):
+    """An address that answers is given to nobody."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.serve()
+        self.driver.calls.clear()
+
+    def release(self, evidence: Evidence | None = Evidence.COMMITTED,
+                number: int = 1) -> None:
+        for _, address in self.cloud.known.pop(base.port_id(number)
+                                               ).addresses:
+            self.inventory.release_address(base.SUBNET, address, 'deleted',
+                                           evidence)
+
+    def waits(self, waiting_for: WaitingFor | None) -> None:
+        entry, = self.inventory.entries()
+        self.assertEqual(waiting_for, entry.waiting_for)
+        self.assertEqual(0, entry.attempts)
+
+    def test_answers(self) -> None:
+        """Neither is its lease ended nor is the address free."""
+        for extra in (dhcp.Capability(0), dhcp.Capability.LEASE_RELEASE):
+            self.driver.capabilities |= extra
+            self.driver.lease(A, base.mac(1))
+            if extra is dhcp.Capability(0):
+                # a server whose leases nobody ends: only when it is over
+                self.driver.leased.clear()
+            self.agents.heard[ip(A)] = True
+            self.release()
+            self.assertEqual(0, self.worker.run())
+            self.waits(WaitingFor.WIRE)
+            self.assertEqual(State.RELEASING, self.state(A))
+            self.assertEqual(self.clock.now, self.row(A).answered_at)
+            self.assertIn('answers on the wire', self.error(A))
+            self.assertNotIn(('release', A), self.driver.calls)
+            self.assertEqual({}, self.driver.served())
+            self.agents.heard[ip(A)] = False
+            self.assertEqual(1, self.wait(2))
+            self.assertEqual(State.FREE, self.state(A))
+            self.assertIsNone(self.row(A).answered_at)
+            self.assertEqual(A, self.serve())
+        self.assertIn(('release', A), self.driver.calls)
+        self.assertNotIn(ip(A), self.driver.leased)
+
+    def test_answered_once(self) -> None:
+        """That is forgotten when it is silent, while its lease runs on."""
+        self.agents.heard[ip(A)] = True
+        self.release()
+        self.worker.run()
+        self.agents.heard[ip(A)] = False
+        self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
+        self.driver.lease(A, base.mac(1))
+        self.patch(self.driver, 'release', lambda lease: None)
+        self.assertEqual(0, self.wait(60))
+        self.waits(WaitingFor.LEASE)
+        self.assertIsNone(self.row(A).answered_at)
+
+    def test_nobody_can_ask(self) -> None:
+        """No agent is there, or the bus is away."""
+        for evidence in (*Evidence, None):
+            self.release(evidence)
+            self.assertEqual(1, self.wait(3))
+            self.assertEqual(State.FREE, self.state(A))
+            self.serve()
+
+    def test_worker_without_agents(self) -> None:
+        """It does not free what others have heard."""
+        self.agents.heard[ip(A)] = True
+        self.release()
+        self.worker.run()
+        alone = work.Worker(self.conf, self.inventory, self.drivers,
+                            self.cloud, None)
+        self.clock.forward(60)
+        self.assertEqual(0, alone.run())
+        self.assertEqual(State.RELEASING, self.state(A))
+        self.waits(WaitingFor.WIRE)
+
+    def test_pauses_grow_and_are_bounded(self) -> None:
+        self.agents.heard[ip(A)] = True
+        self.release()
+        pauses = []
+        for _ in range(130):
+            self.worker.run()
+            entry, = self.inventory.entries()
+            pauses.append(
+                (entry.next_try_at - self.clock.now).total_seconds())
+            self.clock.now = entry.next_try_at
+        self.assertEqual(sorted(pauses), pauses)
+        self.assertEqual((1, work.WIRE_WAIT), (pauses[0], pauses[-1]))
+        # told aloud once
+        self.assertEqual(1, self.log.output.count(
+            f'{A} answers on the wire although'))
+
+    def test_one_question_for_many(self) -> None:
+        count = 40
+        self.pool('10.1.0.1', '10.1.1.250', '10.1.0.0/16', name='many',
+                  subnet=base.server_id(77), dhcp_servers=['a'])
+        for number in range(1000, 1000 + count):
+            address = self.claim(number, request=f'req-{number}',
+                                 subnet=base.server_id(77))
+            if number % 2:
+                self.agents.heard[ip(address)] = True
+        self.wait()
+        with_port = [base.port_id(n) for n in range(1000, 1000 + count)]
+        self.inventory.release_ports(with_port, 'x', Evidence.COMMITTED)
+        self.assertEqual(count // 2, self.worker.run())
+        self.assertEqual(1, len(self.agents.probed))
+        self.assertEqual(count, len(self.agents.probed[0]))
+        self.assertEqual([], self.cloud.asked)
+        self.assertEqual([records.Waiting('a', WaitingFor.WIRE, count // 2)],
+                         self.inventory.waiting())
+
+    def test_what_only_leaves_a_server_is_not_asked_for(self) -> None:
+        """Its holder answers, as it should."""
+        self.drivers['b'] = fakes.Server('b')
+        self.agents.heard[ip(A)] = True
+        self.inventory.change_pool('pool', dhcp_servers=['b'])
+        self.wait()
+        self.assertEqual(1, self.wait(5))
+        self.assertEqual([], self.agents.probed)
+        self.assertEqual({}, self.driver.served())
+        self.assertEqual({A: base.mac(1)}, self.drivers['b'].served())
+
+    def test_who_had_it_before_the_next(self) -> None:
+        """A lease in the way of the next holder ends when it is silent."""
+        self.driver.capabilities |= dhcp.Capability.LEASE_RELEASE
+        self.release()
+        self.worker.run()
+        self.driver.lease(A, base.mac(1))
+        self.agents.heard[ip(A)] = True
+        self.assertEqual(A, self.port(2))
+        self.assertEqual(0, self.worker.run([base.port_id(2)]))
+        self.waits(WaitingFor.WIRE)
+        self.assertIn(ip(A), self.driver.leased)
+        self.assertEqual({}, self.driver.served())
+        self.assertIsNone(self.row(A).answered_at)
+        self.agents.heard[ip(A)] = False
+        self.assertEqual(1, self.worker.run([base.port_id(2)]))
+        self.assertEqual({A: base.mac(2)}, self.driver.served())
+
+    def test_committed_is_not_asked_of_neutron(self) -> None:
+        self.cloud.away = True
+        self.release(Evidence.COMMITTED)
+        self.assertEqual(1, self.worker.run())
+        self.assertEqual([], self.cloud.asked)
+        self.cloud.away = False
+        self.serve()
+        self.cloud.away = True
+        self.release(None)
+        self.assertEqual(0, self.wait(3))
+        self.waits(WaitingFor.CLOUD)
+
+
+class TestStorm(WorkerTestCase):
+    """Many entries, and a party that is away for a while."""
+
+    servers = ('a', 'b')
+    count = 300
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(work, 'BATCH', 120)
+        self.pool('10.1.0.1', '10.1.3.250', '10.1.0.0/16', name='many',
+                  subnet=base.server_id(77), dhcp_servers=list('ab'))
+
+    def many(self) -> list[str]:
+        """Make many ports with what is to do for them; return their ids."""
+        self.inventory.change_pool('many', adopt=[records.InUse(
+            ip('10.0.252.25') + number, base.PROJECT, base.server_id(number),
+            base.port_id(number), base.mac(number), serve=True)
+            for number in range(1000, 1000 + self.count)])
+        return [base.port_id(number)
+                for number in range(1000, 1000 + self.count)]
+
+    def one(self, number: int = 2000) -> str:
+        self.claim(number, request=f'req-{number}', subnet=base.server_id(77))
+        return base.port_id(number)
+
+    def drain(self, seconds: float) -> None:
+        """Do what vmip-reclaimer does every two seconds."""
+        end = self.clock.now + datetime.timedelta(seconds=seconds)
+        while self.clock.now < end:
+            self.wait(2)
+
+    def test_a_batch_of_any_size_is_done_at_once(self) -> None:
+        self.patch(work, 'BATCH', 500)
+        port_ids = self.many()
+        self.assertEqual(2 * self.count, self.worker.run(port_ids))
+        self.assertEqual([], self.inventory.entries(pending=True))
+
+    def test_waiting_is_not_failing(self) -> None:
+        """After minutes of leases one failure costs a second, not minutes."""
+        port_ids = self.many()
+        self.worker.run(port_ids)
+        self.inventory.release_ports(port_ids, 'x', Evidence.COMMITTED)
+        for _, held in self.found(state=[State.RELEASING]):
+            assert held.mac is not None
+            self.driver.lease(str(held.address), held.mac)
+        for _ in range(20):
+            self.wait(15)
+        self.assertEqual({0}, {e.attempts for e in self.inventory.entries()})
+        # the server is away for a moment, and then the leases are over
+        self.driver.error = exceptions.DHCPServerUnavailable('away')
+        self.wait(15)
+        self.driver.error = None
+        self.driver.leased.clear()
+        self.drain(work.LEASE_WAIT + 2)
+        self.assertEqual([], self.inventory.entries(pending=True))
+        self.assertEqual([], self.found(state=[State.RELEASING]))
+
+    def test_a_server_is_back(self) -> None:
+        """What waits for it is due when it does anything again."""
+        port_ids = self.many()
+        self.driver.error = exceptions.DHCPServerUnavailable('away')
+        self.wait(10)
+        self.drain(60)
+        self.assertEqual(self.count, len(self.drivers['b'].have))
+        tries = []
+        original = self.driver.leases_of
+
+        def leases_of(addresses: Any) -> Any:
+            tries.append(len(addresses))
+            return original(addresses)
+
+        self.patch(self.driver, 'leases_of', leases_of)
+        self.patch(breaker, 'PROBE_INTERVAL', 6.0)
+        self.drain(60)
+        # that is how often it is asked, however much is to do
+        self.assertLessEqual(len(tries), 60 / breaker.PROBE_INTERVAL)
+        self.assertGreaterEqual(len(tries), 60 / breaker.PROBE_INTERVAL / 2)
+        self.driver.error = None
+        # the listener comes upon it first
+        self.clock.forward(breaker.PROBE_INTERVAL)
+        more = [self.one()]
+        self.assertEqual(2, self.worker.run(more))
+        self.assertEqual(self.count, self.worker.run())
+        self.assertEqual([], self.inventory.entries(pending=True))
+        self.assertEqual(set(port_ids) | set(more), {
+            held.port_id for _, held in self.found()})
+
+    def test_neutron_is_back(self) -> None:
+        port_ids = self.many()
+        self.worker.run(port_ids)
+        self.inventory.release_ports(port_ids, 'x')
+        self.cloud.away = True
+        self.drain(120)
+        self.assertEqual({WaitingFor.CLOUD}, {
+            e.waiting_for for e in self.inventory.entries()})
+        self.cloud.away = False
+        self.drain(work.PARTY_WAIT + 2)
+        self.assertEqual([], self.inventory.entries())
+
+    def test_who_is_new_waits_for_nobody(self) -> None:
+        """Neither for what fails nor for what waits."""
+        for number in range(1000, 1003):
+            self.one(number)
+        self.driver.failing = {str(held.address): 'no room'
+                               for _, held in self.found()}
+        self.drain(300)
+        self.assertEqual({'no room'}, {
+            e.error for e in self.inventory.entries(pending=True)})
+        more = [self.one()]
+        self.assertEqual(2, self.wait(5))
+        self.assertEqual([], self.inventory.work(port_ids=more))
+
+    def test_a_write_does_not_wait_for_a_removal(self) -> None:
+        """Neutron hangs while a release is confirmed."""
+        gone = [self.one(1000)]
+        self.worker.run(gone)
+        self.inventory.release_ports(gone, 'x')
+        hangs, goes_on = threading.Event(), threading.Event()
+        self.addCleanup(goes_on.set)
+
+        def ports(**query: Any) -> Any:
+            hangs.set()
+            goes_on.wait(60)
+            raise exceptions.CloudUnavailable('timed out')
+
+        self.patch(self.cloud, 'ports', ports)
+        self.one(2000)
+        self.clock.forward(6)
+        self.assertEqual(2, self.worker.run(patience=3))
+        self.assertTrue(hangs.wait(60))
+        self.assertEqual(2, self.worker.run([self.one(2001)],
+                                            patience=3))
+        goes_on.set()
+
+    def test_error_of_a_job_that_was_gone_on_without(self) -> None:
+        goes_on = threading.Event()
+        self.addCleanup(goes_on.set)
+        for number, (error, says) in enumerate((
+                (exceptions.InventoryUnavailable('list away'), 'list away'),
+                (KeyError('a bug'), "KeyError: 'a bug'")), 1000):
+            goes_on.clear()
+
+            def work_done_all(*args: Any, error: Exception = error) -> Any:
+                goes_on.wait(60)
+                raise error
+
+            self.patch(self.inventory, 'work_done_all', work_done_all)
+            self.worker.run([self.one(number)], patience=0.05)
+            self.assertNotIn(says, self.log.output)
+            goes_on.set()
+            lab.wait_for(lambda says=says: says in self.log.output)
+
+    def test_errors_beside_the_first(self) -> None:
+        """The caller gets one; the others are not lost."""
+        def fails(text: str) -> Any:
+            def job() -> int:
+                raise exceptions.InventoryUnavailable(text)
+            return job
+
+        self.assertRaises(exceptions.InventoryUnavailable, work._at_once,
+                          [fails('one'), fails('two')], 60)
+        self.assertIn('two', self.log.output)
+
+
+class TestBreaker(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.breaker = breaker.Breaker()
+
+    def fail(self, after: float = 0, duration: float = 0) -> None:
+        self.clock.forward(after)
+        began = breaker.now()
+        self.clock.forward(duration)
+        self.breaker.failed(began)
+
+    def test_a_restart_does_not_open_it(self) -> None:
+        self.fail()
+        self.fail(breaker.GRACE / 2)
+        self.assertFalse(self.breaker.is_open)
+        self.assertTrue(self.breaker.allow())
+        self.assertTrue(self.breaker.succeeded())
+        self.fail(breaker.GRACE)
+        self.assertFalse(self.breaker.is_open)
+
+    def test_long_enough(self) -> None:
+        self.fail()
+        self.fail(breaker.GRACE)
+        self.assertTrue(self.breaker.is_open)
+
+    def test_a_time_out_opens_it(self) -> None:
+        self.fail(duration=breaker.GRACE)
+        self.assertTrue(self.breaker.is_open)
+
+    def test_a_failure_of_long_ago(self) -> None:
+        self.fail()
+        self.fail(breaker.STALE + 1)
+        self.assertFalse(self.breaker.is_open)
+
+    def test_one_probe_at_a_time(self) -> None:
+        self.fail(duration=10)
+        for _ in range(3):
+            self.assertFalse(self.breaker.allow())
+            self.clock.forward(breaker.PROBE_INTERVAL)
+            self.assertTrue(self.breaker.is_probe_due)
+            self.assertTrue(self.breaker.allow())
+            self.assertFalse(self.breaker.is_probe_due)
+        self.assertTrue(self.breaker.is_open)
+
+    def test_closes(self) -> None:
+        self.fail(duration=10)
+        self.assertTrue(self.breaker.succeeded())
+        self.assertFalse(self.breaker.is_open)
+        self.assertTrue(self.breaker.allow())
+        self.assertTrue(self.breaker.allow())
+        self.assertFalse(self.breaker.succeeded())
 
 
 class DriftTestCase(WorkerTestCase):

@@ -28,8 +28,10 @@ from vmip_plugin.inventory import models
 from vmip_plugin.inventory import moves
 from vmip_plugin.inventory import ports
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 
 ip = base.ip
+WaitingFor = states.WaitingFor
 State = base.State
 
 SUBNET_2 = '22222222-0000-0000-0000-000000000002'
@@ -432,6 +434,18 @@ class TestActivate(base.TestCase):
         self.inventory.activate(base.server_id(1), None, [base.mac(1)])
         self.assertEqual('web', self.row('10.0.0.10').server_name)
 
+    def test_change_mac_on_a_server_that_the_pool_leaves(self) -> None:
+        """Its entry still has to go, by the MAC that it has."""
+        self.inventory.change_pool('pool', dhcp_servers=['a', 'b'])
+        address = self.claim(1)
+        self.inventory.work_done_all(self.inventory.work(
+            port_ids=[base.port_id(1)]))
+        self.inventory.change_pool('pool', dhcp_servers=['b'])
+        self.inventory.change_mac(base.port_id(1), base.mac(5))
+        self.assertEqual(
+            {('a', address, base.mac(1), False, False),
+             ('b', address, base.mac(5), True, False)}, set(self.entries()))
+
     def test_change_mac(self) -> None:
         work, = self.inventory.work(port_ids=[base.port_id(1)])
         self.inventory.work_done(work)
@@ -663,13 +677,18 @@ class TestRelease(base.TestCase):
         self.assertEqual({}, self.inventory.intents('z'))
 
     def test_work_of_one_server(self) -> None:
-        self.assertEqual([], self.inventory.servers_with_work())
+        self.assertEqual([], self.inventory.due())
         self.clock.forward(5)
-        self.assertEqual(['a', 'b'], self.inventory.servers_with_work())
+        self.assertEqual([('a', True), ('b', True)], self.inventory.due())
         self.assertEqual(['b'], [
             work.server for work in self.inventory.work(server='b')])
         self.inventory.work_done(self.inventory.work(server='b')[0])
-        self.assertEqual(['a'], self.inventory.servers_with_work())
+        self.assertEqual([('a', True)], self.inventory.due())
+        self.inventory.release(self.row('10.0.0.10'), '')
+        self.clock.forward(5)
+        self.assertEqual([('a', False), ('b', False)], self.inventory.due())
+        self.assertEqual([], self.inventory.work(present=True))
+        self.assertEqual(2, len(self.inventory.work(present=False)))
 
     def test_work_of_what_no_server_serves(self) -> None:
         port = {'port_ids': [base.port_id(1)], 'unserved': True}
@@ -678,7 +697,7 @@ class TestRelease(base.TestCase):
         self.assertEqual([], self.inventory.work(**port))
         self.assertEqual([second], self.do())
 
-    def test_put_off(self) -> None:
+    def test_wait(self) -> None:
         first, second = self.do()
         self.inventory.work_failed(second, 'x', 0)
         self.clock.forward(5)
@@ -687,19 +706,92 @@ class TestRelease(base.TestCase):
         late, = (w for w in self.inventory.work(port_ids=[base.port_id(2)])
                  if w.server == 'a')
         self.inventory.redo('a', [late.address])
-        self.inventory.put_off([*work, late], 'away', lambda n: 10 + n)
+        self.inventory.wait([*work, late], WaitingFor.DHCP_SERVER, 'away',
+                            10)
+        away = WaitingFor.DHCP_SERVER
         self.assertEqual({
-            ('a', '10.0.0.10'): (1, 'away', 10),
-            ('b', '10.0.0.10'): (2, 'away', 11),
-            ('a', '10.0.0.11'): (0, None, 0),
-            ('b', '10.0.0.11'): (0, None, 5)}, {
+            # a wait is no failed try
+            ('a', '10.0.0.10'): (0, 'away', away, 10),
+            ('b', '10.0.0.10'): (1, 'away', away, 10),
+            ('a', '10.0.0.11'): (0, None, None, 0),
+            ('b', '10.0.0.11'): (0, None, None, 5)}, {
                 (e.server, str(e.address)): (
-                    e.attempts, e.error,
+                    e.attempts, e.error, e.waiting_for,
                     (e.next_try_at - self.clock.now).total_seconds())
                 for e in self.inventory.entries()})
         self.inventory.hurry('b')
         self.assertEqual({'a': 1, 'b': 2}, collections.Counter(
             work.server for work in self.inventory.work()))
+
+    def test_waiting_since(self) -> None:
+        """It is told as long as the reason is the same."""
+        self.served()
+        self.inventory.redo('a', [ip('10.0.0.10')])
+        began = self.clock.now
+        for reason, since in ((WaitingFor.LEASE, 0), (WaitingFor.LEASE, 0),
+                              (WaitingFor.CLOUD, 20), (WaitingFor.CLOUD, 20),
+                              (WaitingFor.LEASE, 40)):
+            item, = self.do()
+            self.inventory.wait([item], reason, 'x', 1)
+            item, = self.do()
+            self.assertEqual(reason, item.waiting_for)
+            assert item.waiting_since is not None
+            self.assertEqual(
+                since, (item.waiting_since - began).total_seconds())
+            self.clock.forward(10)
+        self.assertEqual([records.Waiting('a', WaitingFor.LEASE, 1)],
+                         self.inventory.waiting())
+        self.assertEqual({self.row('10.0.0.10').id: {WaitingFor.LEASE}},
+                         self.inventory.waiting_addresses())
+        self.inventory.work_failed(item, 'no room', 1)
+        self.assertEqual([], self.inventory.waiting())
+        self.assertEqual((None, None), (self.do()[0].waiting_for,
+                                        self.do()[0].waiting_since))
+
+    def test_nothing_waits_any_more(self) -> None:
+        """Once it is done, wanted anew or has to go."""
+        def wait() -> None:
+            self.inventory.wait(self.do(), WaitingFor.LEASE, 'x', 1)
+            self.assertEqual(2, len(self.inventory.waiting()))
+
+        def all_done() -> None:
+            self.assertEqual([], self.inventory.work_done_all(self.do()))
+
+        address = self.row('10.0.0.10')
+        for step in (all_done, lambda: self.inventory.redo(
+                'a', [address.address]) or self.inventory.redo(
+                    'b', [address.address]),
+                lambda: self.inventory.release(self.row('10.0.0.10'), '')):
+            for server in 'ab':
+                self.inventory.redo(server, [address.address])
+            wait()
+            step()
+            self.assertEqual([], self.inventory.waiting())
+            self.assertEqual({(None, None)}, {
+                (e.waiting_for, e.waiting_since)
+                for e in self.inventory.entries()})
+
+    def test_expedite(self) -> None:
+        self.claim(2)
+        mine, others, *rest = self.inventory.work(
+            None, port_ids=[base.port_id(1), base.port_id(2)])
+        self.inventory.wait([mine], WaitingFor.DHCP_SERVER, 'x', 99)
+        self.inventory.wait([others], WaitingFor.CLOUD, 'x', 99)
+        self.inventory.expedite(WaitingFor.DHCP_SERVER, 'z')
+        self.inventory.expedite(WaitingFor.LEASE)
+        self.assertEqual([], self.inventory.work())
+        self.inventory.expedite(WaitingFor.DHCP_SERVER, mine.server)
+        self.assertEqual([mine.id], [w.id for w in self.inventory.work()])
+        self.inventory.expedite(WaitingFor.CLOUD)
+        self.assertEqual({mine.id, others.id},
+                         {w.id for w in self.inventory.work()})
+
+    def test_committed_needs_no_grace(self) -> None:
+        self.inventory.release(self.row('10.0.0.10'), '',
+                               states.Evidence.COMMITTED)
+        self.assertEqual({states.Evidence.COMMITTED}, {
+            w.evidence for w in self.inventory.work()})
+        self.assertEqual({True}, {w.releasing for w in self.inventory.work()})
 
     def test_a_name_for_many(self) -> None:
         self.assertEqual(1, len(self.inventory.of_ports([base.port_id(1)])))

@@ -12,7 +12,13 @@
 
 """Whether the list proves that a MAC no longer has an address."""
 
+import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
 from tests.unit import base
+from vmip_plugin.inventory import models
 from vmip_plugin.inventory import records
 
 State = base.State
@@ -88,6 +94,38 @@ class TestHasLost(base.TestCase):
         self.inventory.change_mac(base.port_id(1), base.mac(1))
         self.assertFalse(self.lost())
         self.assertTrue(self.lost(2))
+
+    def test_later_lines_that_prove_nothing(self) -> None:
+        """Only who was let in next, or what the same port has, does."""
+        self.release()
+        for event, port in (('hold', 1), ('unhold', 1), ('keep', 1),
+                            ('adopt', 2), ('change', 1), ('activate', 1)):
+            with self.inventory.database.engine.begin() as connection:
+                connection.execute(
+                    sa.delete(models.HistoryRow).where(
+                        models.HistoryRow.mac == base.mac(9)))
+                self.add_line(connection, event, port)
+            self.assertFalse(self.lost(), event)
+
+    def test_only_the_same_ports_mac_proves_it(self) -> None:
+        for event, port, expected in (('change', 2, False),
+                                      ('change', 1, True),
+                                      ('activate', 1, False)):
+            with self.inventory.database.engine.begin() as connection:
+                connection.execute(
+                    sa.delete(models.HistoryRow).where(
+                        models.HistoryRow.mac == base.mac(9)))
+                self.add_line(connection, event, port)
+            self.assertEqual(expected, self.lost(), (event, port))
+
+    def add_line(self, connection: Any, event: str, port: int) -> None:
+        """Write a line of the history after all that are there."""
+        connection.execute(sa.insert(models.HistoryRow), [{
+            'pool_id': self.made.id, 'address': ip(A),
+            'at': self.clock.now + datetime.timedelta(seconds=1),
+            'actor': 'test', 'event': event, 'reason': '',
+            'old_state': 'claimed', 'new_state': 'claimed',
+            'port_id': base.port_id(port), 'mac': base.mac(9)}])
 
     def test_port_has_another_server(self) -> None:
         self.inventory.change_server(base.port_id(1), base.server_id(2))

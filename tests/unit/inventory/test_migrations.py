@@ -74,9 +74,16 @@ ROWS_0002: dict[str, list[dict[str, Any]]] = {
                     'hold_project': None, 'hold_until': None},
     }.get(table, {})} for row in rows] for table, rows in ROWS_0001.items()}
 
+#: With the columns of revisions 0004 and 0005.
+ROWS_0005: dict[str, list[dict[str, Any]]] = {
+    table: [{**row, **{
+        'addresses': {'evidence': None, 'answered_at': None},
+        'host_entries': {'wanted_at': 8},
+    }.get(table, {})} for row in rows] for table, rows in ROWS_0002.items()}
+
 #: Revision 0003 brought a table that only vmip-reclaimer writes.
 ROWS = {'0001': ROWS_0001, '0002': ROWS_0002, '0003': ROWS_0002,
-        '0004': ROWS_0002, '0005': ROWS_0002}
+        '0004': ROWS_0002, '0005': ROWS_0005, '0007': ROWS_0005}
 
 
 class TestMigrations(base.TestCase):

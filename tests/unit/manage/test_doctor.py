@@ -31,6 +31,7 @@ from vmip_plugin.cmd.manage import paste
 from vmip_plugin import conf as vmip_conf
 from vmip_plugin.inventory import database
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 from vmip_plugin.reclaim import tasks
 
 #: asks nobody outside
@@ -57,6 +58,7 @@ paste.app_factory = nova.api.openstack.compute:APIRouterV21.factory
 NEUTRON = '''\
 [DEFAULT]
 ipam_driver = vmip
+service_plugins = router, vmip
 transport_url = rabbit://n:neutron-secret@bus.example:5672/
 [oslo_messaging_notifications]
 driver = messagingv2
@@ -66,6 +68,8 @@ NOVA = NEUTRON.replace('ipam_driver = vmip', '') + '''\
 notification_format = both
 '''
 ML2 = '[ml2]\nmechanism_drivers = openvswitch,vmip\n'
+
+WaitingFor = states.WaitingFor
 
 
 class DoctorTestCase(test_manage.ManageTestCase):
@@ -223,10 +227,13 @@ class TestHere(DoctorTestCase):
         self.one('pools', 'NOT CHECKED')
 
     def test_no_secret_of_a_broken_url(self) -> None:
-        self.configure(database='connection = nowhere-topsecret',
+        self.configure(database='connection = nowhere-topsecret')
+        said = self.one('configuration', 'FAIL')
+        self.assertIn('[database] connection', said)
+        self.assertNotIn('topsecret', self.out)
+        self.configure(database=f'connection = {self.connection}',
                        DEFAULT='transport_url = hush:topsecret@bus')
-        rows = self.look('database', 'bus', code=1)
-        self.assertEqual(['FAIL', 'FAIL'], [row[2] for row in rows])
+        self.one('bus', 'FAIL')
         self.assertNotIn('topsecret', self.out)
 
     def test_no_secret_of_a_password_with_a_slash(self) -> None:
@@ -291,10 +298,29 @@ class TestHere(DoctorTestCase):
         work, = self.inventory.work(limit=10, port_ids=[base.port_id(1)])
         self.inventory.work_failed(work, 'full', 30)
         self.assertIn('after 1 tries: full', self.one('work', 'WARNING'))
+        self.clock.forward(30)
+        work, = self.inventory.work()
+        self.inventory.wait([work], WaitingFor.LEASE, 'a lease', 30)
+        self.assertIn('since 20', self.one('work', 'WARNING'))
         self.clock.forward(100)
         said = self.one('work', 'FAIL')
         self.assertIn('since 70 seconds', said)
         self.assertIn('start vmip-reclaimer', said)
+
+    def test_work_that_answers_on_the_wire(self) -> None:
+        addresses = [self.claim(n, request=f'req-{n}') for n in range(1, 12)]
+        self.inventory.release_ports(
+            [base.port_id(n) for n in range(1, 12)], 'x')
+        self.clock.forward(5)
+        self.inventory.wait(self.inventory.work(), WaitingFor.WIRE,
+                            'answers', 60)
+        rows = [row for row in self.look('work') if row[2] == 'WARNING']
+        self.assertEqual(10, len(rows))
+        for address, row in zip(addresses, rows, strict=False):
+            self.assertIn(f'{address} is given to nobody: it answers on the '
+                          'wire since', row[3])
+            self.assertIn('ip neighbour show', row[4])
+        self.assertIn('the same of 1 others', rows[-1][3])
 
     def test_reclaimer(self) -> None:
         rows = self.look('reclaimer', code=1)
@@ -412,12 +438,13 @@ class TestFiles(DoctorTestCase):
         for name in 'nova', 'neutron':
             text = (TEMPLATES / f'{name}.conf.j2').read_text()
             self.drop_in(f'{name}.conf', 'vmip.conf', text)
-            self.write(f'{name}.conf', '[DEFAULT]\n')
+            self.write(f'{name}.conf', '[DEFAULT]\nservice_plugins = vmip\n')
         rows = self.look('neutron-server', 'notifications')
         self.assertEqual(['OK'] * 4, [row[2] for row in rows], rows)
 
     def test_the_last_file_wins(self) -> None:
-        driver = '[DEFAULT]\nipam_driver = {}\n'
+        driver = ('[DEFAULT]\nipam_driver = {}\n'
+                  'service_plugins = vmip\n')
         for file, value in (('b.conf', 'vmip'), ('a.conf', 'other'),
                             ('z.conf.old', 'old'), ('.z.conf', 'hidden')):
             self.drop_in('neutron.conf', file, driver.format(value))

@@ -13,6 +13,7 @@
 """Strict mode: Neutron's own API, with vmip as a mechanism driver too."""
 
 from collections.abc import Callable
+from concurrent import futures
 import threading
 import time
 from typing import Any
@@ -29,6 +30,7 @@ from tests.unit.neutron import case
 from tests.unit.neutron import harness
 from vmip_plugin import cloud
 from vmip_plugin.dhcp import base as dhcp
+from vmip_plugin.dhcp import breaker
 from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import clock
@@ -196,6 +198,160 @@ class TestCreate(StrictTestCase):
         self.patch(self.mechanism, '_serve', serve)
         self.got(network)
         self.assertEqual([], self.a.calls)
+
+
+def times_out(case_: StrictTestCase, clock_: base.Clock, server: fakes.Server,
+              ) -> None:
+    """Let a DHCP server be down, so that a call of it takes its time."""
+    def leases_of(some: Any) -> Any:
+        clock_.forward(breaker.GRACE)
+        raise exceptions.DHCPServerUnavailable(SECRET)
+
+    case_.patch(server, 'leases_of', leases_of)
+
+
+class TestBreaker(StrictTestCase):
+    """A server that is known to be down keeps nobody waiting."""
+
+    options = '[dhcp]\nstrict_timeout = 60\n'
+    creates = 16
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = self.useFixture(base.Clock())
+        self.network, self.subnet_id = self.one('a', 'b')
+        self.port = {'id': base.port_id(1), 'network_id': self.network}
+        self.claimed(1)
+
+    def claimed(self, *numbers: int, subnet: str = '') -> list[str]:
+        """Claim addresses as the IPAM driver does; return the ports' ids."""
+        for number in numbers:
+            self.inventory.claim(
+                subnet_id=subnet or self.subnet_id, port_id=base.port_id(
+                    number), mac=base.mac(number), server_id=None,
+                requester=records.Requester(f'req-{number}', base.PROJECT))
+        return [base.port_id(number) for number in numbers]
+
+    def serve(self, port_id: str) -> str:
+        """Return why the create of a port is refused, '' where it is not."""
+        try:
+            self.mechanism._serve({'id': port_id})
+        except mechanism.HostEntryMissing as exc:
+            return str(exc)
+        return ''
+
+    def goes_down(self) -> None:
+        """Let a create find out that a server is down."""
+        times_out(self, self.clock, self.a)
+        self.assertIn('cannot be written to', self.serve(self.port['id']))
+
+    def test_open(self) -> None:
+        """Many creates at once, and no call of the server for any of them."""
+        self.goes_down()
+        tries = []
+        self.patch(self.a, 'leases_of', lambda some: tries.append(some))
+        port_ids = self.claimed(2, 3)
+        with futures.ThreadPoolExecutor(self.creates) as pool:
+            found = list(pool.map(self.serve,
+                                  port_ids * (self.creates // 2)))
+        self.assertEqual(self.creates, len(found))
+        for text in found:
+            self.assertIn('cannot be written to', text)
+        self.assertEqual([], tries)
+
+    def test_probe_fails(self) -> None:
+        """One create in a few seconds tries it, and waits for a moment."""
+        self.goes_down()
+        tries = []
+
+        def leases_of(some: Any) -> Any:
+            tries.append(some)
+            raise exceptions.DHCPServerUnavailable(SECRET)
+
+        self.patch(self.a, 'leases_of', leases_of)
+        port_id, = self.claimed(2)
+        for expected in (1, 2):
+            self.clock.forward(breaker.PROBE_INTERVAL)
+            for _ in range(5):
+                self.assertIn('cannot be written to', self.serve(port_id))
+            self.assertEqual(expected, len(tries))
+
+    def test_back(self) -> None:
+        """The first create after the next probe is due is served."""
+        original = self.a.leases_of
+        self.goes_down()
+        self.patch(self.a, 'leases_of', original)
+        self.assertNotEqual('', self.serve(self.port['id']))
+        self.clock.forward(breaker.PROBE_INTERVAL)
+        for port_id in [self.port['id'], *self.claimed(2, 3)]:
+            self.assertEqual('', self.serve(port_id))
+        self.assertEqual(3, len(self.a.have))
+
+    def test_another_pool_is_served(self) -> None:
+        self.goes_down()
+        other = base.server_id(91)
+        self.inventory.create_pool(
+            name='other', network_id=base.server_id(92), subnet_id=other,
+            cidr='10.7.0.0/24', ranges=[(ip('10.7.0.1'), ip('10.7.0.9'))],
+            dhcp_servers=['b'])
+        port_id, = self.claimed(5, subnet=other)
+        self.assertEqual('', self.serve(port_id))
+
+    def test_hangs(self) -> None:
+        """It takes longer than the create waits: that counts, too."""
+        goes_on = threading.Event()
+        self.addCleanup(goes_on.set)
+
+        def leases_of(some: Any) -> Any:
+            self.clock.forward(breaker.GRACE)
+            goes_on.wait(120)
+
+        self.patch(self.a, 'leases_of', leases_of)
+        self.useFixture(fixtures.MonkeyPatch(
+            'vmip_plugin.neutron.mechanism.time.monotonic',
+            lambda: time.perf_counter() * 100))
+        self.assertIn('not answered in time', self.serve(self.port['id']))
+        self.assertTrue(self.mechanism._worker().is_down('a'))
+
+    def test_only_some_wait(self) -> None:
+        """The rest of the threads are for who needs no DHCP server."""
+        goes_on = threading.Event()
+        self.addCleanup(goes_on.set)
+        self.patch(self.a, 'leases_of',
+                   lambda some: iter([goes_on.wait(120)][:0]))
+        self.patch(breaker, 'GRACE', 0.1)
+        most = 4
+        self.mechanism._waiting = threading.BoundedSemaphore(most)
+        port_ids = self.claimed(2, 3)
+        with futures.ThreadPoolExecutor(self.creates) as pool:
+            jobs = [pool.submit(self.serve, port_ids[number % 2])
+                    for number in range(self.creates)]
+            # the rest does not end before the server goes on
+            for _, job in zip(range(self.creates - most),
+                              futures.as_completed(jobs), strict=False):
+                self.assertIn('too many other ports wait', job.result())
+            goes_on.set()
+        self.assertEqual(most, sum(job.result() == '' for job in jobs))
+
+
+
+class TestBreakerAny(StrictTestCase):
+    """Where one server is enough, only both together are down."""
+
+    options = TestBreaker.options + 'strict_servers = any\n'
+
+    def test_any(self) -> None:
+        clock_ = self.useFixture(base.Clock())
+        network, subnet = self.one('a', 'b')
+        original = self.b.leases_of
+        times_out(self, clock_, self.a)
+        times_out(self, clock_, self.b)
+        self.refused(network,
+                     'it cannot be written to, the log of Neutron says why')
+        self.patch(self.b, 'leases_of', original)
+        clock_.forward(breaker.PROBE_INTERVAL)
+        self.got(network)
+        self.assertEqual([], list(self.a.served()))
 
 
 class TestRefused(StrictTestCase):

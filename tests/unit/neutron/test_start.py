@@ -32,7 +32,9 @@ PROGRAMS = {
     'neutron-rpc-server':
         'from neutron.cmd import server; server.main_rpc()',
     'neutron-periodic-workers':
-        'from neutron.cmd import server; server.main_periodic()'}
+        'from neutron.cmd import server; server.main_periodic()',
+    'manager': 'from neutron import manager, server; server.boot_server('
+               'manager.init); print("all plugins are loaded")'}
 
 PASTE = """
 [composite:neutron]
@@ -69,8 +71,15 @@ class TestPrograms(testtools.TestCase):
             timeout=300)
         return done.returncode, done.stdout
 
+    def test_with_a_file(self) -> None:
+        """What they have in common goes through."""
+        (self.path / 'vmip.conf').write_text('[reserve]\nttl = 60\n')
+        status, said = self.start('manager')
+        self.assertEqual(0, status, said)
+        self.assertIn('all plugins are loaded', said)
+
     def test_without_a_file(self) -> None:
-        for program in PROGRAMS:
+        for program in sorted(PROGRAMS):
             with self.subTest(program):
                 status, said = self.start(program)
                 self.assertNotEqual(0, status)

@@ -53,8 +53,16 @@ class TestParse(testtools.TestCase):
     def test_plain(self) -> None:
         self.assertEqual(
             hooks.Request(REQUESTER, ('web',), (
-                hooks.RequestedNetwork(NET),)),
+                hooks.RequestedNetwork(NET),), min_count=1),
             parse(networks=[{'uuid': NET}], flavorRef='1'))
+
+    def test_how_many_are_certain(self) -> None:
+        for certain, values in ((3, {'min_count': 3}), (1, {'max_count': 3}),
+                                (2, {'min_count': '2', 'max_count': '3'})):
+            request = parse(networks=[{'uuid': NET}], **values)
+            assert request is not None
+            self.assertEqual((certain, 3), (request.min_count,
+                                            len(request.server_names)))
 
     def test_who_chooses(self) -> None:
         for expected, values in (

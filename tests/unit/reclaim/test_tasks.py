@@ -614,6 +614,39 @@ class TestRun(ReclaimerTestCase):
         self.assertEqual(0, self.reclaimer.trim().found)
 
 
+class TestDryRun(ReclaimerTestCase):
+    """[reclaimer] dry_run stops what the tasks find out by comparing."""
+
+    def test_what_it_stops_and_what_goes_on(self) -> None:
+        self.conf.set_override('history_days', 1, 'reclaimer')
+        self.ports(4)
+        self.clock.forward(5)
+        self.reclaimer.work()
+        self.inventory.bind(self.reserve('r'), base.server_id(77))
+        self.clock.forward(86400 * 2)
+        self.inventory.activate(base.server_id(3), 'x', [base.mac(3)])
+        self.check()
+        self.cloud.delete(0)
+        lost, stray = base.ip('10.0.0.13'), base.ip('10.0.0.19')
+        del self.driver.have[lost]
+        self.driver.have[stray] = dhcp.HostEntry(base.mac(9), stray)
+        self.conf.set_override('dry_run', True, 'reclaimer')
+        changes = len(list(self.inventory.changes()))
+        served = dict(self.driver.have)
+        for task in self.reclaimer.tasks():
+            if task.name != 'work':
+                self.assertIsNone(self.reclaimer.run(task).error)
+        self.assertEqual(changes, len(list(self.inventory.changes())))
+        self.assertEqual(served, self.driver.have)
+        self.assertEqual(set(), {row.gone_since for _, row in self.found()
+                                 } - {None})
+        # what the inventory was told
+        self.claim(9, request='req-9')
+        self.clock.forward(6)
+        self.reclaimer.work()
+        self.assertEqual(len(served) + 1, len(self.driver.have))
+
+
 class TestRehearsal(ReclaimerTestCase):
     """Nothing is changed, and everything is told."""
 

@@ -32,7 +32,7 @@ from vmip_plugin.inventory import states
 
 COLUMNS = ('pool', 'address', 'state', 'server_name', 'mac', 'server_id',
            'port_id', 'project_id', 'since', 'until', 'reserved_for',
-           'reserved_project', 'reserved_until')
+           'reserved_project', 'reserved_until', 'waiting_for')
 
 #: addresses between two words of progress
 _STEP = 10000
@@ -55,7 +55,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 def _rows(cmd: command.Command, parsed_args: argparse.Namespace
           ) -> Iterator[tuple[Any, ...]]:
-    for pool, a in manage.inventory(cmd).addresses(
+    inventory = manage.inventory(cmd)
+    waiting = inventory.waiting_addresses()
+    for pool, a in inventory.addresses(
             pool=parsed_args.pool, state=parsed_args.state,
             address=parsed_args.address, server=parsed_args.server,
             project=parsed_args.project):
@@ -63,7 +65,8 @@ def _rows(cmd: command.Command, parsed_args: argparse.Namespace
                a.mac or '', a.server_id or '', a.port_id or '',
                a.project_id or '', arguments.show(a.changed_at),
                arguments.show(a.expires_at), a.hold_name or '',
-               a.hold_project or '', arguments.show(a.hold_until))
+               a.hold_project or '', arguments.show(a.hold_until),
+               ', '.join(sorted(waiting.get(a.id, ()))))
 
 
 class List(lister.Lister):

@@ -20,6 +20,7 @@ from typing import Any
 from cliff import lister
 
 from vmip_plugin.cmd import manage
+from vmip_plugin.cmd.manage import agents
 from vmip_plugin.cmd.manage import arguments
 from vmip_plugin.conf import dhcp
 from vmip_plugin.dhcp import base
@@ -40,10 +41,10 @@ class List(lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Any, Any]:
         return ('server', 'address', 'mac', 'hostname', 'wanted', 'done',
-                'since', 'tries', 'next_try', 'error'), [
+                'since', 'tries', 'waiting_for', 'next_try', 'error'), [
             (e.server, str(e.address), e.mac, e.hostname or '',
              'present' if e.present else 'absent', e.done,
-             arguments.show(e.done_at), e.attempts,
+             arguments.show(e.done_at), e.attempts, e.waiting_for or '',
              '' if e.done else arguments.show(e.next_try_at), e.error or '')
             for e in manage.inventory(self).entries(parsed_args.pending)]
 
@@ -165,7 +166,7 @@ class Sync(_Servers):
             self.wrong |= bool(result)
         else:
             worker = work.Worker(self.app.conf, inventory, self.drivers,
-                                 self.app.cloud(), None)
+                                 self.app.cloud(), agents.client(self.app))
             with manage.quiet(work.__name__):
                 found = worker.sync(driver.name, _progress(driver.name))
             result = {d: error or 'done' for d, error in found.items()}

@@ -172,6 +172,9 @@ class Create(_Writer):
             allocator=parsed_args.allocator,
             reuse_delay=parsed_args.reuse_delay,
             dhcp_servers=parsed_args.dhcp_servers, adopt=found)
+        if not parsed_args.dry_run:
+            print('nova-api and Neutron use the pool within 2 seconds',
+                  file=self.app.stderr)
         return (*COLUMNS, 'adopted'), (*_values(pool), len(found))
 
 
@@ -210,6 +213,9 @@ class Set(_Writer):
             pool.id, ranges=runs, allocator=parsed_args.allocator,
             reuse_delay=parsed_args.reuse_delay,
             dhcp_servers=parsed_args.dhcp_servers, adopt=found)
+        if not parsed_args.dry_run:
+            print('nova-api and Neutron use the pool within 2 seconds',
+                  file=self.app.stderr)
         return (*COLUMNS, 'adopted'), (*_values(pool), len(found))
 
 

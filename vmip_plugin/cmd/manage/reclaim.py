@@ -83,7 +83,8 @@ class Run(lister.Lister):
         cloud = self.app.cloud()
         reclaimer = tasks.Reclaimer(
             conf, inventory, work.Worker(
-                conf, inventory, manager.load_drivers(conf), cloud, None),
+                conf, inventory, manager.load_drivers(conf), cloud,
+                vmip_agents.client(self.app)),
             cloud, patience=None, rehearse=parsed_args.dry_run,
             tell=self._tell, me=tasks.this_process() + BY_HAND)
         todo = _chosen(reclaimer.tasks(), parsed_args.task)

@@ -35,7 +35,8 @@ _LEFT_TO_ENABLE = '''\
 What is left to do by hand (the documentation has each step):
   nova.conf       [oslo_messaging_notifications] driver = messagingv2
                   [notifications] notification_format = both
-  neutron.conf    [DEFAULT] ipam_driver = vmip
+  neutron.conf    [DEFAULT] ipam_driver = vmip, and vmip as one more of
+                  [DEFAULT] service_plugins
                   [oslo_messaging_notifications] driver = messagingv2
   ml2_conf.ini    in strict mode only: vmip as the last of [ml2]
                   mechanism_drivers
@@ -49,7 +50,8 @@ What is left to do by hand (the documentation has each step):
 
 _LEFT_TO_DISABLE = '''\
 What is left to do by hand (the documentation has each step):
-  neutron.conf    [DEFAULT] ipam_driver as it was before
+  neutron.conf    [DEFAULT] ipam_driver as it was before; vmip out of
+                  service_plugins
   ml2_conf.ini    vmip out of [ml2] mechanism_drivers
   restart         nova-api, neutron-server (with its rpc server)
   stop            vmip-listener, vmip-reclaimer, vmip-agent

@@ -189,10 +189,21 @@ class DnsmasqDriver(base.DHCPDriver):
         try:
             yield from lease_file.leases(path, addresses)
         except OSError as exc:
+            if isinstance(exc, FileNotFoundError) and self._is_down():
+                # It begins without any: its host keeps the file in memory,
+                # or it has never run. One that runs has made its file.
+                return
             raise exceptions.DHCPServerUnavailable(
                 f'dnsmasq {self.name}: {path}: {exc.strerror}: set lease_file '
                 'to the value of dnsmasq\'s --dhcp-leasefile, and let this '
                 'process read it.') from exc
+
+    def _is_down(self) -> bool:
+        try:
+            with self._process.running():
+                return False
+        except exceptions.DHCPServerUnavailable:
+            return True
 
     def release(self, lease: base.Lease) -> None:
         """End a lease; one that has another owner meanwhile is left alone.

@@ -46,7 +46,9 @@ import dataclasses
 import errno
 import fcntl
 import os
+import pathlib
 import re
+import stat
 import threading
 import time
 
@@ -73,6 +75,7 @@ _YOUNG = 0.1
 REMEDIES = {
     errno.EACCES: 'give this process write access to the folder',
     errno.EDQUOT: 'raise the quota or free some space',
+    errno.ELOOP: 'remove the symbolic link',
     errno.ENOENT: 'create the folder and restart dnsmasq, which looks for it '
                   'only when it starts',
     errno.ENOSPC: 'free some space there',
@@ -424,10 +427,23 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Hold the folder; the value is the lock file's descriptor."""
+        """Hold the folder; the value is the lock file's descriptor.
+
+        :raises DHCPServerUnavailable: another process holds it too long.
+        """
         path = self._file(_LOCK)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                       | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
+            found = os.fstat(lock)
+            if not stat.S_ISREG(found.st_mode):
+                raise exceptions.DHCPServerUnavailable(
+                    f'dnsmasq {self._name}: {path} is not a regular file: '
+                    'remove it.')
+            if found.st_mode & 0o077:
+                # whoever can open it can lock it (flock(2))
+                os.fchmod(lock, 0o600)
+
             def lockable() -> bool:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -437,12 +453,27 @@ class Folder:
 
             if not server.wait_for(lockable, self._timeout):
                 raise exceptions.DHCPServerUnavailable(
-                    f'dnsmasq {self._name}: another process holds {path} for '
-                    f'more than {self._timeout} s: see which one '
-                    f'(fuser {path}) and why.')
+                    f'dnsmasq {self._name}: {_holder(found)} holds {path} '
+                    f'for more than {self._timeout} s: see why, and end it '
+                    'if it is not part of vmip.')
             yield lock
         finally:
             os.close(lock)
+
+
+def _holder(lock: os.stat_result) -> str:
+    """Name the process that holds a lock, as /proc/locks tells it."""
+    file = (f'{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:'
+            f'{lock.st_ino}')
+    with contextlib.suppress(OSError, ValueError):
+        for line in pathlib.Path('/proc/locks').read_text().splitlines():
+            words = line.split()
+            if file in words and 'FLOCK' in words and '->' not in words:
+                # a process of another namespace has none here
+                pid = int(words[words.index(file) - 1])
+                if pid > 0:
+                    return f'process {pid} ({server.command(pid)})'
+    return 'another process (fuser shows which)'
 
 
 def _owed(lock: int) -> set[types.Address] | None:

@@ -148,6 +148,11 @@ def _proc(pid: int, name: str) -> str:
         return ''
 
 
+def command(pid: int) -> str:
+    """Return the name of a process, '?' of one that is gone."""
+    return ascii(_proc(pid, 'comm').strip())[1:-1] or '?'
+
+
 def _status(pid: int) -> dict[str, str]:
     return dict(line.split(':\t', 1) for line
                 in _proc(pid, 'status').splitlines() if ':\t' in line)
@@ -211,7 +216,7 @@ def settings(pid: int) -> tuple[Mapping[str, list[str]], list[str]]:
                          for name in os.listdir(folder)
                          if name[0] != '.' and not name.endswith(never)
                          and (not only or name.endswith(only))]
-            except OSError:
+            except (OSError, ValueError):     # a NUL is no name of a file
                 unreadable.append(folder)
             continue
         path = files.pop()
@@ -223,7 +228,7 @@ def settings(pid: int) -> tuple[Mapping[str, list[str]], list[str]]:
                 text = file.read()
         except FileNotFoundError:
             continue
-        except OSError:
+        except (OSError, ValueError):
             unreadable.append(path)
             continue
         for line in text.splitlines():

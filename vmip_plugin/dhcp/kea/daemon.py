@@ -266,8 +266,11 @@ class Daemon:
         address = str(lease.address)
         held = self.ask(f'lease{self.version}-get', ip_address=address)
         with control.understood(self.label):
-            ours = held and all(now.mac == lease.mac
-                                for now in _running([held]))
+            # of who has no MAC that Kea tells, the client id is the name
+            ours = held and all(
+                now.mac == lease.mac and (
+                    now.mac or now.client_id == lease.client_id)
+                for now in _running([held]))
         if ours:
             self.ask(f'lease{self.version}-del', ip_address=address)
 

@@ -76,6 +76,13 @@ def neutron_files(context: point.Context) -> Iterator[Finding]:
             neutron, f'[DEFAULT] ipam_driver is {driver}',
             f'set ipam_driver = vmip in {neutron}, then restart '
             f'neutron-server')
+    elif 'vmip' not in _list(_last(
+            sections, 'DEFAULT', 'service_plugins', '')):
+        yield Finding.warning(
+            neutron, 'vmip is not among the service plugins: a Neutron that '
+            'cannot use vmip.conf starts all the same, and refuses every port',
+            f'add vmip to [DEFAULT] service_plugins in {neutron}, then '
+            f'restart neutron-server')
     else:
         yield Finding.ok(neutron)
     # as neutron-server reads both, the later one wins

@@ -13,7 +13,7 @@
 """Points of this host: files, the list and what it tells, DHCP servers."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import datetime
 import difflib
 from importlib import metadata
@@ -27,6 +27,7 @@ from keystoneauth1 import loading
 from oslo_config import cfg
 
 from vmip_plugin.cmd.manage import agents
+from vmip_plugin.cmd.manage import arguments
 from vmip_plugin.cmd.manage.doctor import point
 from vmip_plugin.cmd.manage import reclaim
 from vmip_plugin.cmd import status
@@ -36,8 +37,10 @@ from vmip_plugin.dhcp import manager
 from vmip_plugin.hooks import manager as hooks
 from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 
 Finding = point.Finding
+WaitingFor = states.WaitingFor
 #: options by section, all in lower case and with underscores
 Known = Mapping[str, Mapping[str, cfg.Opt]]
 
@@ -47,6 +50,8 @@ CLOCK_WARNING, CLOCK_FAIL = 1.0, 10.0
 FREE = 0.1
 #: Seconds after which somebody should have seen to what is due.
 OVERDUE = 60.0
+#: Most addresses that one point names.
+MOST_NAMED = 10
 
 # libraries whose options belong into vmip.conf, as in the sample
 _NAMESPACES = ('vmip', 'oslo.log', 'oslo.messaging', 'oslo.policy')
@@ -212,8 +217,10 @@ def work(context: point.Context) -> Iterator[Finding]:
         by_server[entry.server].append(entry)
     now = clock.now()
     for server, found in sorted(by_server.items()):
+        yield from _answering(server, found)
         late = now - min(entry.next_try_at for entry in found)
-        failed = [entry for entry in found if entry.error]
+        failed = [entry for entry in found if entry.error
+                  and entry.waiting_for is not WaitingFor.WIRE]
         if late > datetime.timedelta(seconds=OVERDUE):
             yield Finding.fail(
                 server, f'{len(found)} host entries are still to be written '
@@ -222,14 +229,37 @@ def work(context: point.Context) -> Iterator[Finding]:
                 '"vmip-manage reclaim status" and its log')
         elif failed:
             worst = max(failed, key=lambda entry: entry.attempts)
+            since = (f' since {arguments.show(worst.waiting_since)}'
+                     if worst.waiting_for else
+                     f' after {worst.attempts} tries')
             yield Finding.warning(
                 server, f'{len(failed)} host entries could not be written or '
-                f'removed; {worst.address} after {worst.attempts} tries: '
-                f'{worst.error}')
+                f'removed; {worst.address}{since}: {worst.error}')
         else:
             yield Finding.ok(server, f'{len(found)} are just to be done')
     if not by_server:
         yield Finding.ok('', 'nothing is left to do')
+
+
+def _answering(server: str, found: Sequence[records.EntryStatus],
+               ) -> Iterator[Finding]:
+    """Name the addresses that are given to nobody as they answer."""
+    answering = sorted((entry for entry in found
+                        if entry.waiting_for is WaitingFor.WIRE),
+                       key=lambda entry: entry.waiting_since or clock.now())
+    for entry in answering[:MOST_NAMED]:
+        more = len(answering) - MOST_NAMED
+        yield Finding.warning(
+            server, f'{entry.address} is given to nobody: it answers on the '
+            f'wire since {arguments.show(entry.waiting_since)} although '
+            f'{entry.mac} no longer has it' + (
+                f'; the same of {more} others'
+                if more > 0 and entry is answering[MOST_NAMED - 1] else ''),
+            f'find who answers ("ip neighbour show {entry.address}" on a host '
+            'of that network shows the MAC) and have it shut off or its '
+            'address changed; a guest that answers for addresses which are '
+            'not its own needs port security. The address is free within '
+            'a minute of its silence')
 
 
 def reclaimer(context: point.Context) -> Iterator[Finding]:
