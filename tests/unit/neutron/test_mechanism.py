@@ -55,6 +55,9 @@ class StrictTestCase(case.NeutronTestCase):
         self.servers = {name: fakes.Server(name) for name in 'ab'}
         self.a, self.b = self.servers.values()
         self.agents = fakes.Agents()
+        # no server is down for long, however busy this machine is
+        self.useFixture(fixtures.MonkeyPatch(
+            'vmip_plugin.dhcp.breaker.now', lambda: 0.0))
         for name, value in (
                 ('dhcp.manager.load_drivers', lambda conf: self.servers),
                 ('agent.rpc.AgentClient', lambda transport: self.agents)):
