@@ -146,7 +146,7 @@ class TestStatus(base.TestCase):
         where = 'Notification transport'
         for text, word in (('debug = false', 'No transport_url'),
                            ('transport_url = pigeon://x/', 'pigeon'),
-                           ('transport_url = nowhere', 'transport_url: ')):
+                           ('transport_url = nowhere', 'transport_url ')):
             self.assertIn(word, self.check(2, {where: 2}, DEFAULT=text))
         self.check(0, DEFAULT='debug = false', oslo_messaging_notifications=(
             'transport_url = rabbit://user:secret@192.0.2.250/'))

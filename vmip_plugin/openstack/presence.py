@@ -280,6 +280,7 @@ class Look:
         if any(self._cloud.these_ports([w.port_id for w in others])):
             self._sound.add(network_id)
             return None
+        others = [w for w in others if not self._is_deleted(w)]
         if others:
             return (f'Neutron shows none of {len(others)} other ports that '
                     'must be there: does [cloud] name the right cloud and '
@@ -288,6 +289,18 @@ class Look:
             return None
         return ('no other port is left in use that would show that this '
                 'Neutron has its data: see "vmip-manage reclaim confirm"')
+
+    def _is_deleted(self, witness: types.Witness) -> bool:
+        """Tell whether Nova has deleted a witness's server meanwhile.
+
+        Of servers that are deleted together each would else be a witness
+        against the release of the others.
+        """
+        try:
+            return (witness.server_id is not None
+                    and self.server(witness.server_id) == DELETED)
+        except exceptions.CloudUnavailable:
+            return False
 
     def _ask_server(self, server_id: str) -> str:
         if self._nova_away is not None:

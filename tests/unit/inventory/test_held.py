@@ -53,8 +53,10 @@ class TestHeld(base.TestCase):
         found = next(self.inventory.held_by_port(base.NETWORK, now))
         row = self.row('10.0.0.13')
         self.assertEqual(records.Held(
-            row.id, row.generation, row.address, row.port_id, None,
-            'claimed', row.mac, row.server_id, base.NETWORK), found)
+            id=row.id, generation=row.generation, address=row.address,
+            port_id=row.port_id, gone_since=None, state='claimed',
+            mac=row.mac, server_id=row.server_id, confirmed_until=None,
+            pool_id=row.pool_id, network_id=base.NETWORK), found)
 
     def test_a_port_with_several(self) -> None:
         for n in range(16, 21):

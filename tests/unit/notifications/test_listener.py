@@ -605,7 +605,7 @@ class FakeTransportTestCase(ListenerTestCase):
 class TransportTestCase(ListenerTestCase):
 
     def test_prefetch_is_limited(self):
-        self.conf.set_override('transport_url', 'rabbit://guest@localhost')
+        self.conf.set_override('transport_url', 'rabbit://guest:guest@localhost')
         self.conf.set_override('batch_size', 30, 'listener')
         listener.get_transport(self.conf)
         self.assertEqual(

@@ -77,7 +77,7 @@ def serve(path: str) -> int:
     manager.named.NamedExtensionManager = lambda *args, **kwargs: loaded
     filtered = vmip_filter.filter_factory({}, config_file=path)(nova)
     # The others have more than a busy machine takes.
-    filtered._loaded_hooks()._hooks[0].before.seconds = SLOW_TIME
+    filtered._hooks._hooks[0].before.seconds = SLOW_TIME
 
     def app(environ: dict[str, Any], start_response: Any) -> Any:
         environ['nova.context'] = harness.Context()

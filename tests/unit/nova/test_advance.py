@@ -489,7 +489,9 @@ class TestWithdraw(base.TestCase):
         """A claim that was undone, and one that stands."""
         reserved = self.reserve('web', 'db')
         address = self.claim()
-        self.inventory.undo_claim(base.SUBNET, base.ip(address), 600)
+        self.inventory.undo_claim(
+            base.SUBNET, base.ip(address),
+            self.row(address).port_id or '', 600)
         other = next(str(a.address) for a in reserved
                      if str(a.address) != address)
         self.assertEqual(2, self.inventory.withdraw(reserved, 'no'))

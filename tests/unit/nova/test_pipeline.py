@@ -228,10 +228,10 @@ class TestKilled(PipelineTestCase):
         reclaimer = tasks.Reclaimer(self.conf, self.inventory, Idle(), None)
         # the other process has the real time
         self.clock.now = self.row(harness.A).changed_at
-        reclaimer.work()
+        reclaimer.expire()
         self.assertEqual(State.RESERVED, self.state(harness.A))
         self.clock.forward(self.conf.reserve.ttl + 1)
-        reclaimer.work()
+        reclaimer.expire()
         self.assertEqual(State.FREE, self.state(harness.A))
 
 

@@ -144,7 +144,7 @@ class TestUrl(base.TestCase):
                            'mysql://u%40x:p@db/vmip'):
             error = self.assertRaises(exceptions.ConfigError, self.url,
                                       connection)
-            self.assertIn('coordination_url', str(error))
+            self.assertRegex(str(error), 'coordination_url|connection')
             self.assertNotIn('p/q', str(error))
 
     def test_configured(self) -> None:
