@@ -31,6 +31,7 @@ from tests.unit import fakes
 from vmip_plugin import cloud as vmip_cloud
 from vmip_plugin.dhcp import work
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 from vmip_plugin.notifications import event
 from vmip_plugin.notifications import handler
 from vmip_plugin.notifications import listener
@@ -112,6 +113,11 @@ class TestReplay(base.TestCase):
             self.assertIsNotNone(claim)
             if port.id in gone:
                 self.expected[port.address] = State.FREE, None
+                if port.server_id not in deleted:
+                    # while Nova has the server, only Neutron's own word does
+                    self.inventory.release_address(
+                        base.SUBNET, base.ip(port.address),
+                        'Neutron gave it back', states.Evidence.COMMITTED)
                 continue
             self.cloud.known[port.id] = vmip_cloud.Port(
                 id=port.id, network_id=base.NETWORK, project_id=base.PROJECT,
