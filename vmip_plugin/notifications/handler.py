@@ -233,7 +233,7 @@ class Handler:
             # that Nova cannot tell of one says nothing of the next; and what
             # is away is asked but once in this look
             with self._asking('reservations'):
-                if look.server(server_id) in statuses:
+                if look.server_without_port(server_id) in statuses:
                     count = self._inventory.cancel(held_by_it, reason)
                     metrics.RELEASES.labels(reason).inc(count)
 

@@ -58,6 +58,10 @@ _SERVERS = 5
 _MOST_FAILED = 200
 
 
+class Unwitnessed(exceptions.QuestionFailed):
+    """Nova does not know a server, and nothing shows that it should."""
+
+
 class Witnesses(Protocol):
     """Whoever knows holders that must be there (the inventory)."""
 
@@ -215,6 +219,19 @@ class Look:
             raise found
         return found
 
+    def server_without_port(self, server_id: str) -> str:
+        """Do the same for a server that has claimed nothing.
+
+        No guest has its address. So Nova's 404 is enough here where no other
+        server is in use that could show that this is the right Nova.
+
+        :raises CloudUnavailable: as :meth:`server` does.
+        """
+        try:
+            return self.server(server_id)
+        except Unwitnessed:
+            return DELETED
+
     def _missing(self, one: Holder, candidates: Collection[str]) -> Verdict:
         """Judge a holder whose port Neutron does not list."""
         self.see_all()
@@ -329,10 +346,17 @@ class Look:
             'there: does [cloud] name the right cloud and region?')
 
     def _is_nova_sound(self, server_id: str) -> bool:
-        """Ask for servers that must be there, until Nova knows one."""
+        """Ask for servers that must be there, until Nova knows one.
+
+        :raises Unwitnessed: none must be there.
+        """
         if not self._nova_sound:
             servers = {w.server_id for w in self._source.witnesses(
                 None, _WITNESSES) if w.server_id} - {server_id}
+            if not servers:
+                raise Unwitnessed(
+                    f'Nova does not know server {server_id}, and no other '
+                    'is in use that would show that it is the right Nova')
             for witness in sorted(servers)[:_SERVERS]:
                 try:
                     if self._cloud.server_status(witness) is not None:

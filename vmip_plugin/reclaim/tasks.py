@@ -310,7 +310,7 @@ class Reclaimer:
                 continue
             found.checked += 1
             try:
-                status = look.server(held.server_id)
+                status = look.server_without_port(held.server_id)
             except exceptions.CloudUnavailable as exc:
                 self._spare(found, 'reservations', held.address, 'give up',
                             str(exc))

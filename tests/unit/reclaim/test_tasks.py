@@ -351,6 +351,24 @@ class TestWork(ReclaimerTestCase):
         self.assertEqual(0, self.reclaimer.check_reservations().done)
         self.assertEqual([], self.cloud.asked)
 
+    def test_server_that_nova_never_made(self) -> None:
+        """A delete right after the create leaves nothing in Nova at all."""
+        self.inventory.bind(self.reserve('r'), base.server_id(7))
+        self.clock.forward(60)
+        self.cloud.forgetful = True
+        self.assertEqual(1, self.reclaimer.check_reservations().done)
+        self.assertEqual(State.FREE, self.state(A))
+
+    def test_nova_that_knows_none_of_ours(self) -> None:
+        """It may be another region's."""
+        address = self.claim(1)
+        self.inventory.bind(self.reserve('r'), base.server_id(7))
+        self.clock.forward(60)
+        self.cloud.forgetful = True
+        self.assertEqual(0, self.reclaimer.check_reservations().done)
+        self.cloud.add(1, address)
+        self.assertEqual(1, self.reclaimer.check_reservations().done)
+
     def test_one_that_is_kept_keeps_no_other(self) -> None:
         reserved = self.reserve('a', 'b')
         self.inventory.bind(reserved[:1], base.server_id(1))
