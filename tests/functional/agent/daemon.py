@@ -95,6 +95,7 @@ if __name__ == '__main__':
         return serve(transport, host, take, *endpoints)
 
     rpc.server = server
-    setattr(cloud, 'Cloud', lambda conf: FileCloud(path))  # noqa: B010
+    setattr(cloud, 'Cloud',  # noqa: B010
+            lambda conf, timeout=None: FileCloud(path))
     worker.RETRY_DELAY = 1.0
     sys.exit(agent.main(sys.argv[2:]))

@@ -271,7 +271,9 @@ class TestMigrations(base.TestCase):
             inventory, _ = self.old(revision)
             inventory.database.upgrade()
         changes = [text for text in statements if re.match(
-            'ALTER|DROP|RENAME|CREATE', text, re.IGNORECASE)]
+            # but for the tests' own databases
+            '(ALTER|DROP|RENAME|CREATE)(?! DATABASE)', text,
+            re.IGNORECASE)]
         self.assertGreater(len(changes), 5)
         for text in changes:
             self.assertRegex(text, r'CREATE (TABLE|INDEX) |'
