@@ -12,6 +12,7 @@
 
 """vmip-listener as a process, with all that it works on."""
 
+import datetime
 import pathlib
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from tests import stubs
 from tests.unit import base as unit
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -86,6 +88,7 @@ class Site(fixtures.Fixture):
 
     def _setUp(self) -> None:
         self.cloud = self.useFixture(stubs.Cloud())
+        self.cloud.networks.add(unit.NETWORK)
         self.inventory = api.Inventory(unit.new_conf(self._url), 'site')
         self.addCleanup(lambda: self.inventory.database.engine.dispose())
         self.inventory.database.upgrade()
@@ -102,7 +105,10 @@ class Site(fixtures.Fixture):
         return (f'[DEFAULT]\ntransport_url = {self.broker}\n'
                 f'[database]\nconnection = {self._url}\n'
                 f'{self.cloud.config}[dhcp]\nservers = test\n'
-                f'[dhcp:test]\n{self._servers}\n[listener]\n{lines}\n')
+                f'[dhcp:test]\n{self._servers}\n'
+                # all of them go at once
+                '[reclaimer]\nfuse_percent = 100\n'
+                f'[listener]\n{lines}\n')
 
     def listener(self, **options: object) -> Daemon:
         """Return a vmip-listener, not yet started."""
@@ -116,7 +122,15 @@ class Site(fixtures.Fixture):
             'GROUP BY state')]
 
     def claim(self, ports: list[stream.Port]) -> None:
-        """Have Neutron's IPAM driver claim ports' addresses."""
+        """Have Neutron's IPAM driver claim ports' addresses.
+
+        Their servers and ports are gone by now, as Nova tells. Of a port
+        without a server it is the driver that tells.
+        """
+        for port in ports:
+            if port.server_id:
+                self.cloud.deleted[port.server_id] = datetime.datetime.now(
+                    datetime.UTC)
         for port in ports:
             self.inventory.claim(
                 subnet_id=unit.SUBNET, port_id=port.id, mac=port.mac,
@@ -124,6 +138,10 @@ class Site(fixtures.Fixture):
                 address=unit.ip(port.address),
                 requester=records.Requester(f'req-{port.id}',
                                             port.project_id))
+            if not port.server_id:
+                self.inventory.release_address(
+                    unit.SUBNET, unit.ip(port.address), 'given back',
+                    states.Evidence.COMMITTED)
 
 
 def section(dnsmasq: lab.Dnsmasq) -> str:

@@ -297,7 +297,7 @@ class Look:
         if any(self._cloud.these_ports([w.port_id for w in others])):
             self._sound.add(network_id)
             return None
-        others = [w for w in others if not self._is_deleted(w)]
+        others = [w for w in others[:_SERVERS] if not self._is_deleted(w)]
         if others:
             return (f'Neutron shows none of {len(others)} other ports that '
                     'must be there: does [cloud] name the right cloud and '

@@ -50,6 +50,11 @@ class WorkersTestCase(testtools.TestCase):
                    for _ in range(3)]
         for worker in workers:
             lab.wait_for(lambda worker=worker: worker.ready, 60)
+        # what a listener cannot ask just then is left to it
+        self.useFixture(daemon.Daemon(
+            'vmip_plugin.cmd.reclaimer', site.config()
+            + '[reclaimer]\nwork_interval = 0.5\ncheck_interval = 1\n'
+              'full_interval = 5\nconfirm_delay = 2\n'))
         conf = victim.config(broker.url, pool='vmip-second')
         other = Everything()
         consumer = listener.Listener(conf, listener.get_transport(conf),
@@ -71,7 +76,7 @@ class WorkersTestCase(testtools.TestCase):
             return not sum(count for state, count in usage.items()
                            if state != 'free')
 
-        lab.wait_for(over, 120)
+        lab.wait_for(over, 300)
         lab.wait_for(lambda: not broker.waiting('vmip'), 60)
         for port in ports:
             history = site.inventory.history(base.ip(port.address))
