@@ -58,7 +58,10 @@ class Breaker:
 
     def trip(self, exc: BaseException) -> None:
         """Open it because of an error, where that is a time-out."""
-        if not any(isinstance(each, TimeoutError) for each in _causes(exc)):
+        # libpq has only words for a connect that took too long
+        if not any(isinstance(each, TimeoutError)
+                   or 'timeout expired' in str(each)
+                   for each in _causes(exc)):
             return
         with self._lock:
             if self.is_open:
