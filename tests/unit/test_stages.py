@@ -39,6 +39,8 @@ if name.startswith('tests'):
     print(' - Passed: 7')
     print(' - Skipped: 1')
     print(' - Failed: ' + name[-1])
+    for number in range(int(name[-1])):
+        print('{1} tests.unit.TestIt.test_%d [0.5s] ... FAILED' % number)
     sys.exit(name[-1] != '0')
 if name == 'meets':
     # until the other lane has begun as well
@@ -78,8 +80,9 @@ class TestStages(testtools.TestCase):
 
     def results(self, out: str) -> dict[str, str]:
         """Return each stage's result in the table."""
-        table = out[out.index('\nSTAGE '):].splitlines()[2:-2]
-        return {line.split()[0]: re.split('  +', line)[1] for line in table}
+        table = out[out.index('\nSTAGE ') + 1:].split('\n\n')[0]
+        return {line.split()[0]: re.split('  +', line)[1]
+                for line in table.splitlines()[1:]}
 
     def test_later_stages_run(self) -> None:
         out = self.stages('ends1,ends3,ends2,ends0', status=3)
@@ -92,6 +95,9 @@ class TestStages(testtools.TestCase):
         out = self.stages('tests0,tests2', 'ends0', status=1)
         self.assertEqual('14 passed, 2 failed, 2 skipped',
                          out.splitlines()[-1])
+        self.assertEqual(['FAILED tests.unit.TestIt.test_0',
+                          'FAILED tests.unit.TestIt.test_1'],
+                         out.splitlines()[-3:-1])
         self.assertIn('tests2 | the output of tests2\n', out)
 
     def test_failed_without_a_test(self) -> None:
