@@ -28,8 +28,30 @@ STAGES = CHECKOUT / 'tools/stages'
 #: seconds for a process to end on a busy machine
 PATIENCE = 120
 
+#: what stestr adds to a test that failed
+FAILURE = '''
+Captured traceback:
+~~~~~~~~~~~~~~~~~~~
+    Traceback (most recent call last):
+
+      File "/a/b/tests/unit/test_it.py", line 42, in test_it
+    self.assertEqual(
+
+      File "/a/.venv/lib/site-packages/testtools/testcase.py", line 9, in one
+    raise mismatch_error
+
+    testtools.matchers._impl.MismatchError: 1 != 2
+
+Captured stderr:
+~~~~~~~~~~~~~~~~
+    and what it said
+
+{0} tests.unit.TestIt.test_good [0.1s] ... ok
+    Captured by nobody: no part of it
+'''
+
 #: stands for make; each target ends as its name says
-MAKE = '''
+MAKE = f'FAILURE = {FAILURE!r}' + '''
 import os, sys, time
 name = sys.argv[1]
 with open('began', 'a') as began:
@@ -41,6 +63,7 @@ if name.startswith('tests'):
     print(' - Failed: ' + name[-1])
     for number in range(int(name[-1])):
         print('{1} tests.unit.TestIt.test_%d [0.5s] ... FAILED' % number)
+        print(FAILURE)
     sys.exit(name[-1] != '0')
 if name == 'meets':
     # until the other lane has begun as well
@@ -95,8 +118,10 @@ class TestStages(testtools.TestCase):
         out = self.stages('tests0,tests2', 'ends0', status=1)
         self.assertEqual('14 passed, 2 failed, 2 skipped',
                          out.splitlines()[-1])
-        self.assertEqual(['FAILED tests.unit.TestIt.test_0',
-                          'FAILED tests.unit.TestIt.test_1'],
+        why = ('tests/unit/test_it.py:42 | '
+               'testtools.matchers._impl.MismatchError: 1 != 2')
+        self.assertEqual([f'FAILED tests.unit.TestIt.test_0 | {why}',
+                          f'FAILED tests.unit.TestIt.test_1 | {why}'],
                          out.splitlines()[-3:-1])
         self.assertIn('tests2 | the output of tests2\n', out)
 
