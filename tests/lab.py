@@ -380,7 +380,7 @@ class Client(Process):
             f' mv {self.folder}/tmp {self.folder}/address\n')
         script.chmod(0o755)
 
-    def obtain(self, timeout: float = 5) -> ipaddress.IPv4Address | None:
+    def obtain(self, timeout: float = PATIENCE) -> ipaddress.IPv4Address | None:
         """Start the client anew and return the address it gets.
 
         udhcpc sends one DISCOVER only.
@@ -388,7 +388,7 @@ class Client(Process):
         got = self._obtain(getattr(self, f'_{self.kind}')(timeout), timeout)
         return ipaddress.IPv4Address(got) if got else None
 
-    def obtain6(self, timeout: float = 8) -> ipaddress.IPv6Address | None:
+    def obtain6(self, timeout: float = PATIENCE) -> ipaddress.IPv6Address | None:
         """Start the client anew for DHCPv6 and return what it gets.
 
         udhcpc cannot.
@@ -451,6 +451,9 @@ class Prober(Managed):
     It asks for answers by broadcast (RFC 2131, 4.1), as its interface has
     none of the MACs. With DHCPv6 each MAC has a link-local address, and the
     prober tells the server whose it is.
+
+    It asks once, and waits for the answer as long as a busy machine may take.
+    Who expects none says with ``timeout`` how many seconds it shall wait.
     """
 
     def __init__(self, bridge: Bridge) -> None:
@@ -473,48 +476,58 @@ class Prober(Managed):
         self._socket = listen(0x0800)
         self._socket6 = listen(0x86dd)
 
-    def discover(self, mac: str, timeout: float = 1,
+    def discover(self, mac: str, timeout: float = PATIENCE,
                  ) -> ipaddress.IPv4Address | None:
         """Return what one DISCOVER is offered, or None."""
-        offer = self._ask(mac, {53: b'\x01'}, timeout)
+        offer = self.ask(mac, {53: b'\x01'}, timeout)
         return offer[0] if offer else None
 
-    def acquire(self, mac: str, timeout: float = 1,
+    def acquire(self, mac: str, timeout: float = PATIENCE,
                 client_id: bytes | None = None,
                 ) -> ipaddress.IPv4Address | None:
         """Take a lease: DISCOVER, OFFER, REQUEST, ACK."""
         ident = {61: client_id} if client_id else {}
-        offer = self._ask(mac, {53: b'\x01'} | ident, timeout)
+        offer = self.ask(mac, {53: b'\x01'} | ident, timeout)
         if offer is None:
             return None
         address, options = offer
-        answer = self._ask(
+        answer = self.ask(
             mac, {53: b'\x03', 50: address.packed, 54: options[54]} | ident,
             timeout)
         if answer is None or answer[1][53] != b'\x05':
             return None
         return answer[0]
 
-    def reboot(self, mac: str, address: object, timeout: float = 1,
-               ) -> list[int]:
+    def reboot(self, mac: str, address: object, expected: int,
+               timeout: float = 0.5) -> list[int]:
         """Ask for a remembered address (RFC 2131, 4.3.2, INIT-REBOOT).
 
+        :param expected: how many answers to wait for.
+        :param timeout: seconds to wait for more than those.
         :returns: the type of every answer: 5, DHCPACK; 6, DHCPNAK.
         """
-        return [options[53][0] for _, options in self._answers(
-            mac, {53: b'\x03', 50: ipaddress.IPv4Address(str(address)).packed},
-            timeout)]
+        xid = self._send(mac, {
+            53: b'\x03', 50: ipaddress.IPv4Address(str(address)).packed})
+        answers = [*itertools.islice(self._answers(xid, PATIENCE), expected),
+                   *self._answers(xid, timeout)]
+        return [options[53][0] for _, options in answers]
 
-    def _ask(self, mac: str, options: dict[int, bytes], timeout: float,
-             ) -> tuple[ipaddress.IPv4Address, dict[int, bytes]] | None:
-        return next(self._answers(mac, options, timeout), None)
+    def ask(self, mac: str, options: dict[int, bytes],
+            timeout: float = PATIENCE,
+            ) -> tuple[ipaddress.IPv4Address, dict[int, bytes]] | None:
+        """Send options; return yiaddr and options of the first answer."""
+        return next(self._answers(self._send(mac, options), timeout), None)
 
-    def _answers(self, mac: str, options: dict[int, bytes], timeout: float,
-                 ) -> Iterator[tuple[ipaddress.IPv4Address,
-                                     dict[int, bytes]]]:
+    def _send(self, mac: str, options: dict[int, bytes]) -> int:
+        """Send a message; return the xid of its answers."""
         xid = next(self._xids) & 0xffffffff
         hardware = bytes.fromhex(mac.replace(':', ''))
         self._socket.send(_frame(hardware, xid, options))
+        return xid
+
+    def _answers(self, xid: int, timeout: float,
+                 ) -> Iterator[tuple[ipaddress.IPv4Address,
+                                     dict[int, bytes]]]:
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
             self._socket.settimeout(left)
@@ -525,7 +538,7 @@ class Prober(Managed):
             if answer:
                 yield answer
 
-    def solicit(self, mac: str, timeout: float = 2,
+    def solicit(self, mac: str, timeout: float = PATIENCE,
                 duid: bytes | None = None) -> ipaddress.IPv6Address | None:
         """Return what one SOLICIT is offered (RFC 8415, 18.2.1), or None.
 
@@ -534,7 +547,7 @@ class Prober(Managed):
         offer = self._ask6(mac, 1, {}, timeout, duid)
         return _ia_address(offer) if offer else None
 
-    def acquire6(self, mac: str, timeout: float = 2,
+    def acquire6(self, mac: str, timeout: float = PATIENCE,
                  duid: bytes | None = None,
                  ) -> ipaddress.IPv6Address | None:
         """Take a lease: SOLICIT, ADVERTISE, REQUEST, REPLY."""

@@ -505,13 +505,13 @@ class KeaContract(base.ReleaseContract, base.WireContract6):
                     for n in range(3)]
         duids = b'\0\3\0\1' + hardware[1], b'\0\1\0\1time' + hardware[2]
         self.driver.put([entry(1), entry6(1), entry6(2)])
-        self.prober.acquire(entry(1).mac, 5)
+        self.prober.acquire(entry(1).mac)
         for number, duid in enumerate(duids, 1):
             self.assertIsNone(self.prober.acquire6(
                 entry(number).mac, 0.3, duid=b'\0\2\0\0\0\11some'))
             self.assertEqual(
                 entry6(number).address,
-                self.prober.acquire6(entry(number).mac, 5, duid))
+                self.prober.acquire6(entry(number).mac, duid=duid))
         found = {lease.address: lease for lease in self.driver.leases()}
         self.assertEqual(
             {entry(1).address: entry(1).mac, entry6(1).address: entry(1).mac,
@@ -528,7 +528,7 @@ class KeaContract(base.ReleaseContract, base.WireContract6):
     def test_stale_lease6(self) -> None:
         old, new = entry6(1, 10), entry6(2, 10)
         self.driver.put([old])
-        self.assertEqual(old.address, self.prober.acquire6(old.mac, 5))
+        self.assertEqual(old.address, self.prober.acquire6(old.mac))
         lease, = self.driver.leases_of([old.address])
         self.driver.remove([old])
         self.driver.put([new])
@@ -541,16 +541,16 @@ class KeaContract(base.ReleaseContract, base.WireContract6):
     def test_declined(self) -> None:
         """A reserved address that its guest found in use (RFC 2131, 3.1)."""
         self.driver.put([entry(1)])
-        address = self.prober.acquire(entry(1).mac, 5)
+        address = self.prober.acquire(entry(1).mac)
         assert address is not None
-        self.prober._ask(entry(1).mac, {
+        self.prober.ask(entry(1).mac, {
             53: b'\4', 50: address.packed,
             54: self.server.bridge.address.ip.packed}, 0.3)
         self.assertNotServed(entry(1))
         lease, = self.driver.leases()
         self.assertEqual((address, None), (lease.address, lease.mac))
         self.driver.release(lease)
-        self.assertEqual(address, self.prober.acquire(entry(1).mac, 5))
+        self.assertEqual(address, self.prober.acquire(entry(1).mac))
         # it is not that lease any more
         self.driver.release(lease)
         self.assertEqual([entry(1).mac],
@@ -558,8 +558,8 @@ class KeaContract(base.ReleaseContract, base.WireContract6):
 
     def test_lease_data_lost(self) -> None:
         self.driver.put([entry(1), entry6(1)])
-        self.prober.acquire(entry(1).mac, 5)
-        self.prober.acquire6(entry(1).mac, 5)
+        self.prober.acquire(entry(1).mac)
+        self.prober.acquire6(entry(1).mac)
         self.assertEqual(2, len(list(self.driver.leases())))
         self.server.stop()
         for path in self.server.folder.glob('kea-leases*'):
@@ -567,9 +567,9 @@ class KeaContract(base.ReleaseContract, base.WireContract6):
         self.server.resume()
         self.assertEqual([], list(self.driver.leases()))
         self.assertEqual(entry(1).address,
-                         self.prober.acquire(entry(1).mac, 5))
+                         self.prober.acquire(entry(1).mac))
         self.assertEqual(entry6(1).address,
-                         self.prober.acquire6(entry(1).mac, 5))
+                         self.prober.acquire6(entry(1).mac))
 
     def _in_the_way(self) -> None:
         for make in entry, entry6:

@@ -135,13 +135,13 @@ class TestDnsmasq(server.DnsmasqContract):
                  f'{100 + (n >> 8)}.{n & 255}\n' for n in range(10000)]
         (self.hostsdir / 'by-hand').write_text(''.join(lines))
         self.driver.put([entry(1, 10)])
-        self.prober.discover(entry(1).mac, 60)
+        self.prober.discover(entry(1).mac)
         for number in range(1, 6):
             self.driver.remove([entry(number, 10)])
             self.driver.put([entry(number + 1, 10)])
             self.assertEqual(
                 entry(1, 10).address,
-                self.prober.discover(entry(number + 1).mac, 0.1))
+                self.prober.discover(entry(number + 1).mac))
 
     def test_check(self) -> None:
         other = self.hostsdir.parent / 'other'
@@ -198,7 +198,7 @@ class TestDnsmasq(server.DnsmasqContract):
         self.assertIn('add dhcp-ignore=tag:!known', wrong)
         # it is true
         self.assertEqual([6], self.prober.reboot(
-            entry(9).mac, entry(9).address, 0.5))
+            entry(9).mac, entry(9).address, 1))
 
     def test_duid_says_nothing(self) -> None:
         """dnsmasq asks the neighbour for its MAC."""
@@ -207,7 +207,7 @@ class TestDnsmasq(server.DnsmasqContract):
         self.assertEqual(base.entry6(1).address, self.prober.solicit(
             entry(1).mac, duid=b'\0\3\0\1' + mac))
         self.assertIsNone(self.prober.solicit(
-            entry(3).mac, duid=b'\0\3\0\1' + mac))
+            entry(3).mac, 2, b'\0\3\0\1' + mac))
 
     def test_reloads_are_rare_where_they_take_long(self) -> None:
         config = self.server.config
@@ -523,7 +523,7 @@ class TestExample(testtools.TestCase):
             self.assertEqual(base.entry6(1).address,
                              prober.acquire6(entry(1).mac))
             self.assertIsNone(prober.discover(entry(2).mac, 0.5))
-            self.assertIsNone(prober.solicit(entry(2).mac))
+            self.assertIsNone(prober.solicit(entry(2).mac, 2))
             self.assertEqual({}, driver.remove(items))
             lab.wait_for(lambda: len(list(driver.leases())) == 2)
             for lease in list(driver.leases()):

@@ -64,7 +64,7 @@ class TestIsc(server.IscContract):
 
     def test_hostname_is_told(self) -> None:
         self.driver.put([entry(1, hostname='web')])
-        offer = self.prober._ask(entry(1).mac, {53: b'\x01'}, 1)
+        offer = self.prober.ask(entry(1).mac, {53: b'\x01'})
         assert offer is not None
         self.assertEqual(b'web', offer[1][12])
 

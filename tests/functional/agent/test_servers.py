@@ -40,7 +40,7 @@ class DnsmasqTest(testtools.TestCase):
     def _release(self, host: lab.Bridge) -> None:
         """See a full pool get an address back by what this host sends."""
         dead, _ = leased = [
-            self.prober.acquire(mac, 10) for mac in _MACS[:2]]
+            self.prober.acquire(mac) for mac in _MACS[:2]]
         assert dead is not None
         self.assertEqual(sorted(pools.POOL), sorted(map(str, leased)))
         self.assertIsNone(self.prober.acquire(_MACS[2], 0.5))

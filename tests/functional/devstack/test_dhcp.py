@@ -88,20 +88,20 @@ class TestDnsmasq(test_plugin.PluginTestCase):
 
     def test_way(self) -> None:
         self.assertEqual([], list(self.driver.check()))
-        self.assertIsNone(self.prober.discover(MACS[0]))
+        self.assertIsNone(self.prober.discover(MACS[0], 1))
         self.assertEqual({}, self.driver.put([
             base.HostEntry(mac, address) for mac, address in
             zip(MACS[:2], ADDRESSES, strict=False)]))
         for mac, address in zip(MACS[:2], ADDRESSES, strict=False):
             self.assertEqual(address, self.prober.acquire(mac))
-        self.assertIsNone(self.prober.discover(MACS[2]))
+        self.assertIsNone(self.prober.discover(MACS[2], 1))
         leases = lab.wait_for(lambda: len(list(self.driver.leases())) == 2)
         self.assertTrue(leases)
 
     def test_names_itself(self) -> None:
         """By the address that a release has to carry."""
         self.driver.put([base.HostEntry(MACS[0], ADDRESSES[0])])
-        offer = self.prober._ask(MACS[0], {53: b'\x01'}, 2)
+        offer = self.prober.ask(MACS[0], {53: b'\x01'})
         assert offer is not None
         self.assertEqual(
             ipaddress.IPv4Address('192.0.2.2').packed, offer[1][54])
@@ -198,7 +198,7 @@ class TestExample(testtools.TestCase):
             base.HostEntry(mac, address) for mac, address in
             zip(MACS[:2], ADDRESSES, strict=False)]))
         self.assertEqual(ADDRESSES[0], self.prober.acquire(MACS[0]))
-        self.assertIsNone(self.prober.discover(MACS[2]))
+        self.assertIsNone(self.prober.discover(MACS[2], 1))
         # once more for another guest, as dnsmasq runs for somebody else
         self.assertEqual({}, self.driver.remove([
             base.HostEntry(MACS[1], ADDRESSES[1])]))

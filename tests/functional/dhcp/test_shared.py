@@ -59,7 +59,7 @@ class TestShared(test_agreement.AgreementTestCase):
         """Three authoritative servers on one network."""
         for number, address in enumerate(self.addresses, 1):
             self.assertEqual([ACK], self.guests.reboot(
-                base.mac(number), address, 0.3))
+                base.mac(number), address, 1))
 
     def test_real_clients(self) -> None:
         for number, kind in (1, 'dhclient'), (4, 'udhcpc'), (6, 'dhcpcd'):
@@ -67,7 +67,7 @@ class TestShared(test_agreement.AgreementTestCase):
                 # at the second time it asks for what it had
                 for _ in range(2):
                     self.assertEqual(self.addresses[number - 1],
-                                     str(guest.obtain(15)))
+                                     str(guest.obtain()))
 
     def test_reuse(self) -> None:
         self.delete(4)
@@ -204,9 +204,9 @@ class TestNamespaces(testtools.TestCase):
             self.assertEqual({}, driver.put([entry]))
         for entry in entries:
             self.assertEqual(entry.address, lab.wait_for(
-                lambda entry=entry: self.prober.acquire(entry.mac)))
+                lambda entry=entry: self.prober.acquire(entry.mac, 1)))
             self.assertEqual([ACK], self.prober.reboot(
-                entry.mac, entry.address, 0.3))
+                entry.mac, entry.address, 1))
         for entry, driver in zip(entries, self.drivers.values(), strict=True):
             lease, = driver.leases()
             self.assertEqual(entry.mac, lease.mac)
