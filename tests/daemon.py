@@ -60,7 +60,7 @@ class Daemon(fixtures.Fixture):
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(how)
             try:
-                self.process.wait(30)
+                self.process.wait(lab.PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()

@@ -54,7 +54,7 @@ def run(*args: str) -> str:
 
 
 #: seconds after which something hangs; a busy machine has them
-PATIENCE = 60
+PATIENCE = 300
 
 
 def wait_for(what: Callable[[], T], timeout: float = PATIENCE) -> T:
@@ -215,7 +215,7 @@ class Process(Managed):
             if self.process.poll() is None:
                 self.process.send_signal(how)
             try:
-                self.process.wait(10)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -324,7 +324,7 @@ class Dnsmasq(Process):
                            for info in infos.iterdir())
             return False
 
-        wait_for(listens, 60)
+        wait_for(listens)
 
     def settings(self) -> list[str]:
         subnet = self.bridge.address.network
@@ -380,7 +380,8 @@ class Client(Process):
             f' mv {self.folder}/tmp {self.folder}/address\n')
         script.chmod(0o755)
 
-    def obtain(self, timeout: float = PATIENCE) -> ipaddress.IPv4Address | None:
+    def obtain(self, timeout: float = PATIENCE,
+               ) -> ipaddress.IPv4Address | None:
         """Start the client anew and return the address it gets.
 
         udhcpc sends one DISCOVER only.
@@ -388,7 +389,8 @@ class Client(Process):
         got = self._obtain(getattr(self, f'_{self.kind}')(timeout), timeout)
         return ipaddress.IPv4Address(got) if got else None
 
-    def obtain6(self, timeout: float = PATIENCE) -> ipaddress.IPv6Address | None:
+    def obtain6(self, timeout: float = PATIENCE,
+                ) -> ipaddress.IPv6Address | None:
         """Start the client anew for DHCPv6 and return what it gets.
 
         udhcpc cannot.

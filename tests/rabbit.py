@@ -34,6 +34,7 @@ from typing import Any
 import fixtures
 import kombu
 
+from tests import lab
 from tests import notifications
 
 SERVER = pathlib.Path('/usr/lib/rabbitmq/bin/rabbitmq-server')
@@ -77,15 +78,14 @@ class RabbitMQ(fixtures.Fixture):
     """
 
     #: seconds that a start may take on a busy machine
-    patience = 120
+    patience = lab.PATIENCE
 
     def _setUp(self) -> None:
         if not SERVER.exists():
             raise RuntimeError('install the package rabbitmq-server')
         self.home = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.port, dist, epmd = _free_port(), _free_port(), _free_port()
-        self._where = f'owner:owner@127.0.0.1:{self.port}//'
-        self.owner_url = f'rabbit://{self._where}'
+        self.owner_url = f'rabbit://owner:owner@127.0.0.1:{self.port}//'
         self.url = f'rabbit://vmip:vmip@127.0.0.1:{self.port}//'
         (self.home / 'definitions.json').write_text(json.dumps(_accounts()))
         (self.home / 'rabbitmq.conf').write_text(
@@ -148,13 +148,17 @@ class RabbitMQ(fixtures.Fixture):
         """End the broker at once; what is not durable is lost."""
         self._kill(self._server)
 
-    def connection(self, confirm: bool = False) -> Any:
+    def connection(self, confirm: bool = False, url: str | None = None,
+                   ) -> Any:
         """Return a new kombu connection to the broker.
 
         :param confirm: whether to wait until it has kept what is published.
+        :param url: default: that of the owner.
         """
-        return kombu.Connection(f'amqp://{self._where}', transport_options={
-            'confirm_publish': confirm})
+        return kombu.Connection(
+            (url or self.owner_url).replace('rabbit:', 'amqp:'),
+            connect_timeout=self.patience,
+            transport_options={'confirm_publish': confirm})
 
     def waiting(self, queue: str) -> int:
         """Return how many messages of a queue no consumer has."""

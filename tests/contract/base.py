@@ -489,7 +489,7 @@ class WireContract(DriverContract):
     def assertOver(self, item: base.HostEntry) -> None:
         if base.Capability.LEASE_LIST in self.driver.capabilities:
             lab.wait_for(lambda: not list(
-                self.driver.leases_of([item.address])), 2)
+                self.driver.leases_of([item.address])))
 
     def _stale_lease(self, client_id_of: Callable[[str], bytes | None],
                      ) -> None:
@@ -591,7 +591,7 @@ class WireContract(DriverContract):
             self.assertIsNone(process.poll())
             process.terminate()
         for process in churns:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=lab.PATIENCE)
             self.assertEqual((0, b''), (process.returncode, output))
         self._assert_agreement()
 

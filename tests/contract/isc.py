@@ -65,7 +65,7 @@ class Dhcpd(lab.Process):
                 raise RuntimeError(self.log.read_text(errors='replace'))
             return b'Server starting' in self.log.read_bytes()[mark:]
 
-        lab.wait_for(serves, 60)
+        lab.wait_for(serves)
 
 
 class Tunnel(lab.Managed):

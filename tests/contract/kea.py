@@ -214,7 +214,7 @@ class Daemon(lab.Process):
             return bool(re.search(rb'DHCP[46]_STARTED|HTTP_SERVICE_STARTED'
                                   rb'|CTRL_AGENT_STARTED', text))
 
-        lab.wait_for(started, 60)
+        lab.wait_for(started)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:

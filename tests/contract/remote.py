@@ -52,7 +52,7 @@ class Site(fixtures.Fixture):
             self._config = config
             self.agent = self.useFixture(daemon.Daemon(
                 'tests.contract.agent', config))
-            lab.wait_for(lambda: self.agent.ready, 60)
+            lab.wait_for(lambda: self.agent.ready)
         return self.agent
 
 

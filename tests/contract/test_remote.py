@@ -166,7 +166,7 @@ class TestBroker(testtools.TestCase):
             'tests.contract.agent',
             f'[DEFAULT]\ntransport_url = {self.broker.url}\n'
             '[dhcp]\nservers = test\n[test]\nhost = there\n'))
-        lab.wait_for(lambda: agent.ready, 60)
+        lab.wait_for(lambda: agent.ready)
         path = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / 'conf'
         path.write_text(
             f'[DEFAULT]\ntransport_url = {self.broker.url}\n'
@@ -189,7 +189,7 @@ class TestBroker(testtools.TestCase):
             self.assertIn('the message bus cannot be used', str(error))
             self.assertLess(time.monotonic() - started, lab.PATIENCE)
         self.broker.start()
-        lab.wait_for(self._puts, 60)
+        lab.wait_for(self._puts)
         self.assertEqual([entry(1)], list(self.driver.entries()))
 
     def test_from_the_first_call_on(self) -> None:

@@ -23,11 +23,12 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 import uuid
 
 import testtools
+
+from tests import lab as hosts
 
 ROOT = pathlib.Path(__file__).parents[3]
 SERVER = '10.9.8.1'
@@ -35,6 +36,9 @@ SERVER = '10.9.8.1'
 POOL = ('10.9.8.10', '10.9.8.11')
 #: the shortest that dnsmasq grants
 LEASE_SECONDS = 120
+#: for tests, which know both as one
+PATIENCE = hosts.PATIENCE
+wait_for = hosts.wait_for
 
 _UDHCPC = """#!/bin/sh
 case "$1" in
@@ -55,15 +59,6 @@ esac
 def run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True,
                           text=True).stdout
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f'not within {seconds} s: {what}')
-        time.sleep(0.02)
-    return found
 
 
 class Guest:
@@ -101,8 +96,8 @@ class Guest:
             'ip', '-n', self.namespace, '-4', 'addr', 'show', 'eth0'))
         return found[1] if found else None
 
-    def wait_address(self, seconds: float = 60.0) -> str:
-        return str(wait_for(lambda: self.address, seconds))
+    def wait_address(self) -> str:
+        return str(wait_for(lambda: self.address))
 
     def pause(self) -> None:
         """Lose every frame, with the link up: like a paused VM."""
@@ -143,8 +138,7 @@ class Lab(testtools.TestCase):
         self.addCleanup(directory.cleanup)
         self.path = pathlib.Path(directory.name)
         (self.path / 'agent.log').touch()
-        self.addOnException(lambda _: self.addDetail(
-            'agent', testtools.content.text_content(self.log())))
+        self.addOnException(lambda _: self._add_logs())
         self.addCleanup(self._kill_all)
         self.host = self.namespace('host')
         run('ip', '-n', self.host, 'link', 'add', 'br0', 'type', 'bridge')
@@ -153,6 +147,11 @@ class Lab(testtools.TestCase):
         self.said: dict[str, Any] = {'up': True, 'ports': [], 'servers': {}}
         self.say()
         self._serve()
+
+    def _add_logs(self) -> None:
+        for path in self.path.glob('*.log'):
+            self.addDetail(path.name, testtools.content.text_content(
+                path.read_text(errors='replace')))
 
     def namespace(self, name: str) -> str:
         namespace = f'vmip-{self._id}-{name}'
@@ -243,7 +242,7 @@ class Lab(testtools.TestCase):
         """Write the agent's configuration."""
         values = {
             'interfaces': 'br0', 'store': self.path / 'agent.sqlite',
-            'sweep_interval': 1, 'confirm_delay': 1, 'probe_timeout': 0.1,
+            'sweep_interval': 1, 'confirm_delay': 1, 'probe_timeout': 0.5,
             **options}
         # as dnsmasq was started with, but for the folder it does not need
         server = {
@@ -267,10 +266,9 @@ class Lab(testtools.TestCase):
             str(self.path / 'vmip.conf'),
             namespace=self.agent_namespace or self.host, log='agent.log')
 
-    def identified(self, guest: Guest) -> None:
+    def identified(self, guest: Guest, path: str = 'agent.sqlite') -> None:
         """Wait until the agent knows whose a guest's lease is."""
-        store = sqlite3.connect(
-            f'file:{self.path}/agent.sqlite?mode=ro', uri=True)
+        store = sqlite3.connect(f'file:{self.path}/{path}?mode=ro', uri=True)
         try:
             wait_for(lambda: store.execute(
                 'SELECT 1 FROM lease WHERE mac = ? AND port_id IS NOT NULL',

@@ -18,6 +18,7 @@ from typing import Any
 import oslo_messaging
 import testtools
 
+from tests import lab
 from tests import rabbit
 from tests.unit.agent import test_rpc
 from vmip_plugin.agent import rpc
@@ -47,7 +48,7 @@ class RabbitTest(testtools.TestCase):
 
     def test_all(self) -> None:
         for _ in range(2):
-            self.assertEqual(['one', 'two'], self.client.hosts())
+            lab.wait_for(lambda: self.client.hosts() == ['one', 'two'])
         for host, agent in self.agents.items():
             self.assertEqual(agent.held, list(self.client.leases(host)))
         look = self.client.look('two')
@@ -57,8 +58,8 @@ class RabbitTest(testtools.TestCase):
         self.agents['two'].wire = {one: True, two: False}
         for _ in range(2):
             self.assertEqual({one: True, two: False},
-                             self.client.probe([one, two], 10))
+                             self.client.probe([one, two], lab.PATIENCE))
         self.client.release_lease(*test_rpc.GOOD)
         for _ in range(2):
             self.assertEqual(rpc.Hint.parse(*test_rpc.GOOD),
-                             self.hints.get(timeout=60))
+                             self.hints.get(timeout=lab.PATIENCE))

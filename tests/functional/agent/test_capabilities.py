@@ -17,7 +17,6 @@ import pathlib
 import pwd
 import re
 import subprocess
-import time
 
 from tests.functional.agent import lab
 from vmip_plugin.cmd import agent
@@ -57,14 +56,14 @@ class Unprivileged(lab.Lab):
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        self.identified(guest, 'store/agent.sqlite')
         guest.destroy()
         self.forget(guest)
         lab.wait_for(lambda: address not in self.leases())
 
     def refused(self, text: str) -> None:
         process = self.daemon()
-        self.assertEqual(agent.SYSTEM_ERROR, process.wait(60))
+        self.assertEqual(agent.SYSTEM_ERROR, process.wait(lab.PATIENCE))
         self.assertIn(text, self.log())
 
     def test_net_raw_is_enough(self) -> None:

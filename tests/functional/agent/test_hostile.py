@@ -73,5 +73,5 @@ class HostileTest(lab.Lab):
             self.bridge_mac, '120', namespace=sender.namespace)
         guest.destroy()
         self.forget(guest)
-        lab.wait_for(lambda: address not in self.leases(), 60)
+        lab.wait_for(lambda: address not in self.leases())
         self.assertIsNone(flood.poll())

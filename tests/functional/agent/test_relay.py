@@ -55,25 +55,26 @@ class RelayTest(lab.Lab):
             f'{lab.LEASE_SECONDS}', namespace=server, log='dnsmasq.log')
         lab.wait_for((self.path / 'dnsmasq.leases').exists)
 
-    def _dead(self) -> str:
+    def _dead(self, beside_it: bool) -> str:
         guest = self.guest('g0')
         guest.udhcpc()
         address = guest.wait_address()
-        time.sleep(1.5)
+        if beside_it:
+            self.identified(guest)
         guest.destroy()
         self.forget(guest)
         return address
 
     def test_agent_beside_the_guests(self) -> None:
         self.agent()
-        address = self._dead()
+        address = self._dead(True)
         lab.wait_for(lambda: address not in self.leases())
 
     def test_agent_beside_the_server(self) -> None:
         # It sees nothing of the guest itself, so that it cannot be sure.
         self.agent_namespace = self.dhcp_namespace
         self.agent(interfaces='eth0')
-        address = self._dead()
+        address = self._dead(False)
         time.sleep(5)
         self.assertIn(address, self.leases())
         self.assertEqual(0, self.released(address))

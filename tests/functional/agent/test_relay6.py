@@ -58,24 +58,25 @@ class Relay6Test(test_six.Six):
             f'{lab.LEASE_SECONDS}', namespace=server, log='dnsmasq.log')
         lab.wait_for((self.path / 'dnsmasq.leases').exists)
 
-    def _dead(self) -> tuple[str, str]:
+    def _dead(self, beside_it: bool) -> tuple[str, str]:
         guest = self.guest('g0')
         address = self.dhclient(guest)
-        time.sleep(1.5)
+        if beside_it:
+            self.identified(guest)
         guest.destroy()
         self.forget(guest)
         return address, guest.mac
 
     def test_agent_beside_the_guests(self) -> None:
         self.agent()
-        address, _ = self._dead()
+        address, _ = self._dead(True)
         lab.wait_for(lambda: address not in self.leased())
 
     def test_agent_beside_the_server(self) -> None:
         # It sees nothing of the guest itself, so that it cannot be sure.
         self.agent_namespace = self.dhcp_namespace
         self.agent(interfaces='eth0')
-        address, mac = self._dead()
+        address, mac = self._dead(False)
         time.sleep(5)
         self.assertIn(address, self.leased())
         self.assertEqual(0, self.released(address))

@@ -49,7 +49,7 @@ class RemoteTest(testtools.TestCase):
             f'store = {self.folder}/agent.sqlite\n'
             f'[cloud]\nauth_type = password\n{servers}'))
         lab.wait_for(lambda: 'Listening for hints and calls'
-                     in agent.log.read_text(), 60)
+                     in agent.log.read_text())
         return agent
 
     def test_agent(self) -> None:

@@ -26,9 +26,6 @@ from tests import lab
 from tests.notifications import stream
 from tests import rabbit
 
-#: seconds until a check notices, and a restarted broker is found again
-PATIENCE = 120
-
 
 class Asked:
     """One daemon's HTTP.
@@ -92,8 +89,8 @@ class TestControllers(DaemonsTestCase):
             for name in ('listener', 'reclaimer')]
         for process, asked in zip(processes, (listener, reclaimer),
                                   strict=True):
-            lab.wait_for(lambda process=process: process.ready, 60)
-            lab.wait_for(asked.is_ready, PATIENCE)
+            lab.wait_for(lambda process=process: process.ready)
+            lab.wait_for(asked.is_ready)
             self.assertEqual(200, asked.get('/live')[0])
         self.assertEqual({'database': 'ok', 'bus': 'ok'}, listener.checks())
 
@@ -102,7 +99,7 @@ class TestControllers(DaemonsTestCase):
         site.claim(ports)
         broker.publish(messages)
         lab.wait_for(lambda: listener.value(
-            'vmip_events_total') == len(messages), 60)
+            'vmip_events_total') == len(messages))
         self.assertLess(0, listener.value(
             'vmip_events_total', kind='port-deleted', outcome='handled'))
         self.assertLess(0, listener.value(
@@ -115,7 +112,7 @@ class TestControllers(DaemonsTestCase):
         self.assertLess(0, listener.value('vmip_event_age_seconds_count'))
         lab.wait_for(lambda: reclaimer.value(
             'vmip_pool_addresses', pool='pool', state='free') == sum(
-                site.inventory.usage()['pool'].values()), 60)
+                site.inventory.usage()['pool'].values()))
         self.assertEqual(1, reclaimer.value('vmip_reclaimer_owner'))
         self.assertLess(0, reclaimer.value(
             'vmip_task_runs_total', task='work', outcome='ok'))
@@ -123,14 +120,14 @@ class TestControllers(DaemonsTestCase):
             'vmip_drift_checked_timestamp_seconds', dhcp_server='test'))
 
         broker.kill()
-        lab.wait_for(lambda: not listener.is_ready(), PATIENCE)
+        lab.wait_for(lambda: not listener.is_ready())
         self.assertEqual({'database': 'ok',
                           'bus': 'the message bus cannot be reached'},
                          listener.checks())
         self.assertEqual(200, listener.get('/live')[0])
         self.assertTrue(reclaimer.is_ready())
         broker.start()
-        lab.wait_for(listener.is_ready, PATIENCE)
+        lab.wait_for(listener.is_ready)
 
         processes[1].end()
         self.assertEqual(0, processes[1].process.returncode)
@@ -146,10 +143,10 @@ class TestControllers(DaemonsTestCase):
         process = self.useFixture(daemon.Daemon(
             'vmip_plugin.cmd.listener', site.config()
             + f'[monitoring]\nlistener_port = {listener.port}\n'))
-        lab.wait_for(lambda: listener.get('/live')[0] == 200, 60)
+        lab.wait_for(lambda: listener.get('/live')[0] == 200)
         lab.wait_for(lambda: listener.checks() == {
             'database': 'ok',
-            'bus': 'the message bus has not been reached yet'}, 60)
+            'bus': 'the message bus has not been reached yet'})
         self.assertNotIn('secret', listener.get('/ready')[1])
         self.assertFalse(process.ready)
 
@@ -162,7 +159,7 @@ class TestControllers(DaemonsTestCase):
             process = self.useFixture(daemon.Daemon(
                 f'vmip_plugin.cmd.{name}', site.config()
                 + f'[monitoring]\n{name}_port = {taken}\n'))
-            self.assertEqual(1, process.process.wait(60))
+            self.assertEqual(1, process.process.wait(lab.PATIENCE))
             self.assertIn(f'port {taken}: Address already in use',
                           process.log.read_text())
 
@@ -182,14 +179,14 @@ class TestAgent(DaemonsTestCase):
             f'[agent]\ninterfaces = {name}\nstore = {store}\n'
             f'sweep_interval = 1\n'
             f'[monitoring]\nagent_port = {agent.port}\n'))
-        lab.wait_for(agent.is_ready, 60)
+        lab.wait_for(agent.is_ready)
         self.assertEqual({'store': 'ok', 'interfaces': 'ok'}, agent.checks())
         live = json.loads(agent.get('/live')[1])
         self.assertEqual({'writer', 'worker', f'snoop-{name}'},
                          live['checks'].keys())
         network.run('ip', 'link', 'delete', 'br0')
         lab.wait_for(lambda: agent.checks()['interfaces']
-                     == f'deaf on {name}: see the log', 60)
+                     == f'deaf on {name}: see the log')
         self.assertEqual(200, agent.get('/live')[0])
         # it goes on turning
         lab.wait_for(lambda: agent.value('vmip_loop_age_seconds',

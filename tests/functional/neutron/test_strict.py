@@ -51,7 +51,7 @@ ip = base.ip
 CIDR = '10.66.0.0/16'
 SERVER = '10.66.255.254'
 #: shorter than what dnsmasq's driver waits for the folder
-STRICT_TIMEOUT = 10
+STRICT_TIMEOUT = 20
 
 
 class Agents(fakes.Agents):

@@ -12,7 +12,6 @@
 
 """The listener on a real RabbitMQ."""
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
@@ -32,6 +31,7 @@ import oslo_messaging
 import testtools
 
 from tests.functional.notifications import victim
+from tests import lab
 from tests import notifications
 from tests import rabbit
 from vmip_plugin import exceptions
@@ -103,19 +103,12 @@ class RabbitMQTestCase(testtools.TestCase):
         return [message.body['message_id'] for message in messages
                 if message.body['event_type'] in listener.NORMALISERS]
 
-    def until(self, condition: Callable[[], object],
-              seconds: float = 120) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.02)
-
     def test_everything_once_and_in_order(self):
         handler = Recorder()
         target = self.started(handler)
         sent = self.publish_scenario()
         total = len(notifications.messages(SCENARIO))
-        self.until(lambda: target.stats.received == total)
+        lab.wait_for(lambda: target.stats.received == total)
         target.stop()
         target.wait()
         self.assertEqual(sent, handler.ids())
@@ -129,11 +122,9 @@ class RabbitMQTestCase(testtools.TestCase):
         handler = Recorder()
         self.started(handler)
         sent = self.publish_scenario()
-        self.until(lambda: len(handler.done) >= len(sent))
-        url = self.broker.url.replace('rabbit:', 'amqp:')
+        lab.wait_for(lambda: len(handler.done) >= len(sent))
         for exchange in 'nova', 'neutron':
-            with kombu.Connection(url, transport_options={
-                    'confirm_publish': True}) as connection:
+            with self.broker.connection(True, self.broker.url) as connection:
                 self.assertRaises(
                     amqp_exc.AccessRefused, connection.Producer(
                         auto_declare=False).publish, {}, retry=False,
@@ -168,10 +159,10 @@ class RabbitMQTestCase(testtools.TestCase):
         self.started(handlers[2], pool='vmip-second')
         sent = self.publish_scenario()
         total = len(notifications.messages(SCENARIO))
-        self.until(lambda: len(Endpoint.seen) >= total)
-        self.until(lambda: len(handlers[0].done) + len(handlers[1].done)
+        lab.wait_for(lambda: len(Endpoint.seen) >= total)
+        lab.wait_for(lambda: len(handlers[0].done) + len(handlers[1].done)
                    >= len(sent))
-        self.until(lambda: len(handlers[2].done) >= len(sent))
+        lab.wait_for(lambda: len(handlers[2].done) >= len(sent))
         self.assertEqual(total, len(set(Endpoint.seen)))
         self.assertCountEqual(sent, handlers[0].ids() + handlers[1].ids())
         self.assertNotIn([], [handlers[0].done, handlers[1].done])
@@ -192,7 +183,7 @@ class RabbitMQTestCase(testtools.TestCase):
 
         handler = Recorder()
         self.started(handler)
-        self.until(lambda: len(handler.done) >= len(sent))
+        lab.wait_for(lambda: len(handler.done) >= len(sent))
         self.assertCountEqual(sent, handler.ids())
 
     def test_sent_while_no_listener_runs(self):
@@ -204,7 +195,7 @@ class RabbitMQTestCase(testtools.TestCase):
                          self.broker.waiting('vmip'))
         handler = Recorder()
         self.started(handler)
-        self.until(lambda: len(handler.done) >= len(sent))
+        lab.wait_for(lambda: len(handler.done) >= len(sent))
         self.assertEqual(sent, handler.ids())
 
     def test_stopped_while_the_database_is_away(self):
@@ -212,7 +203,7 @@ class RabbitMQTestCase(testtools.TestCase):
         handler.open.clear()
         target = self.started(handler)
         sent = self.publish_scenario()
-        self.assertTrue(handler.entered.wait(120))
+        self.assertTrue(handler.entered.wait(lab.PATIENCE))
         target.stop()
         target.wait()
         # apart from what is of no concern, all is back in the queue
@@ -220,7 +211,7 @@ class RabbitMQTestCase(testtools.TestCase):
 
         after = Recorder()
         self.started(after)
-        self.until(lambda: len(after.done) >= len(sent))
+        lab.wait_for(lambda: len(after.done) >= len(sent))
         self.assertCountEqual(sent, after.ids())
 
     def test_backlog_stays_in_the_broker(self):
@@ -232,12 +223,12 @@ class RabbitMQTestCase(testtools.TestCase):
                       {**message.envelope, 'oslo.message': json.dumps(
                           {**message.body, '_unique_id': str(number)})})
                      for number in range(1000))
-        self.assertTrue(handler.entered.wait(120))
-        self.until(lambda: self.broker.waiting('vmip') == 1000 - 20)
+        self.assertTrue(handler.entered.wait(lab.PATIENCE))
+        lab.wait_for(lambda: self.broker.waiting('vmip') == 1000 - 20)
         time.sleep(1)
         self.assertEqual(1000 - 20, self.broker.waiting('vmip'))
         handler.open.set()
-        self.until(lambda: len(handler.done) == 1000)
+        lab.wait_for(lambda: len(handler.done) == 1000)
 
     def test_forged_messages_stop_nothing(self):
         handler = Recorder()
@@ -258,7 +249,7 @@ class RabbitMQTestCase(testtools.TestCase):
                 {'_context_global_request_id': {}}))]
         self.publish(('neutron', 'notifications.info', body)
                      for body in [*forged, good.envelope])
-        self.until(lambda: good.body['message_id'] in handler.ids()
+        lab.wait_for(lambda: good.body['message_id'] in handler.ids()
                    and len(handler.done) == 5)
         self.assertEqual(3, target.stats.poisoned)
         self.assertEqual(0, target.stats.requeued)
@@ -272,7 +263,7 @@ class RabbitMQTestCase(testtools.TestCase):
         self.broker.kill()
         self.broker.start()
         # the queue went with the broker until the listener declares it again
-        self.until(lambda: self._published() and handler.done)
+        lab.wait_for(lambda: self._published() and handler.done)
         self.assertEqual(0, target.stats.poisoned)
 
     def test_restarted_under_load(self):
@@ -316,13 +307,13 @@ class RabbitMQTestCase(testtools.TestCase):
         self.addCleanup(stop.set)
         for _ in range(2):
             before = len(kept)
-            self.until(lambda before=before: len(kept) > before + 200)
+            lab.wait_for(lambda before=before: len(kept) > before + 200)
             self.broker.kill()
             self.broker.start()
-        self.until(lambda: len(kept) > before + 400)
+        lab.wait_for(lambda: len(kept) > before + 400)
         stop.set()
         sender.join()
-        self.until(lambda: not set(kept) - set(handler.ids()))
+        lab.wait_for(lambda: not set(kept) - set(handler.ids()))
         self.assertEqual(0, target.stats.poisoned)
 
     def _published(self) -> bool:

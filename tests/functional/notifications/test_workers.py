@@ -49,7 +49,7 @@ class WorkersTestCase(testtools.TestCase):
         workers = [self.useFixture(site.listener(batch_size=20))
                    for _ in range(3)]
         for worker in workers:
-            lab.wait_for(lambda worker=worker: worker.ready, 60)
+            lab.wait_for(lambda worker=worker: worker.ready)
         # what a listener cannot ask just then is left to it
         self.useFixture(daemon.Daemon(
             'vmip_plugin.cmd.reclaimer', site.config()
@@ -76,8 +76,8 @@ class WorkersTestCase(testtools.TestCase):
             return not sum(count for state, count in usage.items()
                            if state != 'free')
 
-        lab.wait_for(over, 300)
-        lab.wait_for(lambda: not broker.waiting('vmip'), 60)
+        lab.wait_for(over)
+        lab.wait_for(lambda: not broker.waiting('vmip'))
         for port in ports:
             history = site.inventory.history(base.ip(port.address))
             # nobody did anything twice
@@ -86,7 +86,7 @@ class WorkersTestCase(testtools.TestCase):
             self.assertEqual(('claim', 'finish'), (told[0], told[-1]))
         wanted = {message.body['message_id'] for message in messages
                   if message.body['event_type'] in listener.NORMALISERS}
-        lab.wait_for(lambda: wanted <= set(other.ids), 60)
+        lab.wait_for(lambda: wanted <= set(other.ids))
         self.assertEqual(len(wanted), len(other.ids))
         for worker in workers[1:]:
             worker.end()

@@ -48,7 +48,7 @@ class ReclaimersTestCase(testtools.TestCase):
     def new_daemon(self) -> daemon.Daemon:
         made = self.useFixture(daemon.Daemon('vmip_plugin.cmd.reclaimer',
                                              self.config))
-        lab.wait_for(lambda: made.ready, 60)
+        lab.wait_for(lambda: made.ready)
         return made
 
     def owners(self) -> set[int]:
@@ -64,6 +64,16 @@ class ReclaimersTestCase(testtools.TestCase):
         return {n for n, one in enumerate(self.daemons)
                 if one.process.pid in pids}
 
+    def owner(self) -> int:
+        """Return which of them does the work, once it is one alone.
+
+        Where a database cannot tell who has the lock, its owner lets go of it
+        now and then, and another one may be faster.
+        """
+        found: set[int] = lab.wait_for(
+            lambda: len(some := self.owners()) == 1 and some)
+        return found.pop()
+
     def work_of(self, number: int) -> None:
         """See that a server's lost delete is found."""
         port = base.port_id(number)
@@ -76,7 +86,7 @@ class ReclaimersTestCase(testtools.TestCase):
             server_id=base.server_id(number), address=address,
             requester=daemon.records.Requester('req', base.PROJECT))
         self.site.cloud.delete(port)
-        lab.wait_for(lambda: self.state(address) is State.FREE, 60)
+        lab.wait_for(lambda: self.state(address) is State.FREE)
 
     def state(self, address: object) -> State:
         (_, found), = self.site.inventory.addresses(
@@ -86,22 +96,17 @@ class ReclaimersTestCase(testtools.TestCase):
     def take_over(self) -> None:
         """Kill the owner, and see that the other one goes on."""
         self.work_of(1)
-        first, = self.owners()
+        first = self.owner()
         self.daemons[first].end(signal.SIGKILL)
-        killed = time.time()
-        lab.wait_for(lambda: any(
-            run.started_at.timestamp() > killed
-            for run in self.site.inventory.runs()), 60)
-        second, = self.owners()
-        self.assertNotEqual(first, second)
+        self.assertNotEqual(first, self.owner())
         self.work_of(2)
         self.daemons[first] = self.new_daemon()
-        self.assertEqual({second}, self.owners())
         # one that ends in peace lets go at once
-        self.daemons[second].end()
-        self.assertEqual(0, self.daemons[second].process.returncode)
+        last = self.owner()
+        self.daemons[last].end()
+        self.assertEqual(0, self.daemons[last].process.returncode)
         self.work_of(3)
-        self.assertEqual({first}, self.owners())
+        self.assertNotEqual(last, self.owner())
 
 
 class TestSQLite(ReclaimersTestCase):
@@ -130,7 +135,7 @@ class TestSQLite(ReclaimersTestCase):
             time.sleep(1.2)
         self.site.cloud.failing = None
         lab.wait_for(lambda: self.state(
-            base.ip('10.0.0.8')) is State.FREE, 60)
+            base.ip('10.0.0.8')) is State.FREE)
         self.assertEqual(19, len(list(self.site.inventory.addresses(
             state=[State.CLAIMED]))))
 
@@ -145,7 +150,7 @@ class TestSQLite(ReclaimersTestCase):
         found = self.useFixture(daemon.Daemon(
             'vmip_plugin.cmd.reclaimer',
             f'[DEFAULT]\ntransport_url = fake:\n{config}'))
-        self.assertEqual(1, found.process.wait(60))
+        self.assertEqual(1, found.process.wait(lab.PATIENCE))
         self.assertIn('coordination_url', found.log.read_text())
         self.assertNotIn('secret', found.log.read_text())
 
@@ -165,9 +170,8 @@ class TestMariaDB(ReclaimersTestCase):
         time.sleep(owner.BEAT * 2)
         maria.start()
         self.work_of(2)
-        # the owner may not have noticed yet that its lock is lost
-        time.sleep(owner.TERM + owner.BEAT)
-        self.assertEqual(1, len(self.owners()))
+        # an owner may notice late that its lock is lost
+        self.owner()
 
 
 class TestPostgreSQL(ReclaimersTestCase):

@@ -48,7 +48,7 @@ SECRET = '/var/lib/dhcp is full'
 class StrictTestCase(case.NeutronTestCase):
     """With two DHCP servers in memory."""
 
-    options = '[dhcp]\nstrict_timeout = 3\n'
+    options = '[dhcp]\nstrict_timeout = 6\n'
 
     def setUp(self) -> None:
         super().setUp()
@@ -544,7 +544,7 @@ class TestRefused(StrictTestCase):
 class TestAny(StrictTestCase):
     """One server of the pool is enough."""
 
-    options = '[dhcp]\nstrict_timeout = 3\nstrict_servers = any\n'
+    options = '[dhcp]\nstrict_timeout = 6\nstrict_servers = any\n'
 
     def setUp(self) -> None:
         super().setUp()
