@@ -378,6 +378,17 @@ class TestHeldNames(base.TestCase):
         self.assertEqual(['10.0.0.10'], base.addresses(
             self.reserve('web', project=base.OTHER_PROJECT)))
 
+    def test_who_names_another_projects_does_not_get_it(self) -> None:
+        for address, name in ('10.0.0.14', 'web'), ('10.0.0.15', None):
+            self.hold(address, name, base.OTHER_PROJECT)
+            wanted = [records.Wanted(base.NETWORK, ('web',), (ip(address),))]
+            error = self.assertRaises(
+                exceptions.AddressInUse, self.inventory.reserve,
+                records.Requester('req-1', base.PROJECT), wanted, 600)
+            self.assertIn(address, str(error))
+            self.assertEqual([address], base.addresses(self.inventory.reserve(
+                records.Requester('req-2', base.OTHER_PROJECT), wanted, 600)))
+
     def test_name_is_exact(self) -> None:
         self.hold('10.0.0.15', name='web')
         for name in ('Web', 'web-1', 'we', '%'):
