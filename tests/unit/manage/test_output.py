@@ -19,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
 
 import yaml
 
@@ -151,30 +150,35 @@ class TestShell(OutputTestCase):
 class TestEncoding(OutputTestCase):
     """A terminal that has not every character."""
 
-    def program(self, *argv: str, **environment: str) -> Any:
-        return subprocess.run(
+    def program(self, *commands: str, **environment: str) -> list[bytes]:
+        """Run commands in one process; return what each of them said."""
+        done = subprocess.run(
             [sys.executable, '-c', 'import sys\n'
              'from vmip_plugin.cmd import manage\n'
-             'sys.exit(manage.main(sys.argv[1:]))',
-             '--config-file', str(self.config), *argv],
+             'for command in sys.argv[2:]:\n'
+             '    status = manage.main(["--config-file", sys.argv[1],\n'
+             '                          *command.split()])\n'
+             '    print("exits with", status, flush=True)',
+             str(self.config), *commands],
             env={**os.environ, 'PYTHONWARNINGS': 'ignore', **environment},
             check=False, capture_output=True)
+        said = done.stdout.split(b'exits with 0\n')
+        self.assertEqual((0, b''), (done.returncode, said.pop()), done)
+        return said
 
     def test_every_name_is_told(self) -> None:
         name = 'snow \u2603 \U0001f600'
         self.reserve(name)
-        for form in ('table', 'csv', 'value', 'json'):
-            for environment in (
-                    {'PYTHONIOENCODING': 'ascii'},
-                    {'LC_ALL': 'POSIX', 'PYTHONUTF8': '0',
-                     'PYTHONCOERCECLOCALE': '0'}):
-                done = self.program('address', 'list', '-f', form,
-                                    **environment)
-                self.assertEqual(0, done.returncode, done.stderr)
-                self.assertIn(b'10.0.0.10', done.stdout)
-                self.assertIn(b'\\u2603', done.stdout)
-        done = self.program('address', 'export', '-',
-                            PYTHONIOENCODING='ascii')
-        self.assertIn(b'snow \\u2603', done.stdout)
-        done = self.program('address', 'list', PYTHONIOENCODING='utf-8')
-        self.assertIn(name.encode(), done.stdout)
+        for environment in (
+                {'PYTHONIOENCODING': 'ascii'},
+                {'LC_ALL': 'POSIX', 'PYTHONUTF8': '0',
+                 'PYTHONCOERCECLOCALE': '0'}):
+            for said in self.program(
+                    *(f'address list -f {form}' for form in (
+                        'table', 'csv', 'value', 'json')), **environment):
+                self.assertIn(b'10.0.0.10', said)
+                self.assertIn(b'\\u2603', said)
+        said, = self.program('address export -', PYTHONIOENCODING='ascii')
+        self.assertIn(b'snow \\u2603', said)
+        said, = self.program('address list', PYTHONIOENCODING='utf-8')
+        self.assertIn(name.encode(), said)
