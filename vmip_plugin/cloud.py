@@ -448,7 +448,7 @@ class Cloud:
         if options.region_name is None and len(found) > 1:
             raise exceptions.ConfigError(
                 f'The catalogue has the regions {names}: set [cloud] '
-                'region_name to the one of these Nova and Neutron')
+                'region_name to the one that this vmip serves')
         if options.region_name is not None and found and (
                 options.region_name not in found):
             raise exceptions.ConfigError(
