@@ -10,12 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which files the programs read."""
+"""Which files the programs read, and what they say of wrong ones."""
+
+import contextlib
+import io
 
 import fixtures
 
 from tests.unit import base
+from vmip_plugin.cmd import agent
+from vmip_plugin.cmd import common
+from vmip_plugin.cmd import manage
+from vmip_plugin.cmd import status as status_
 from vmip_plugin import conf as vmip_conf
+from vmip_plugin import exceptions
 
 
 class TestParse(base.TestCase):
@@ -33,3 +41,57 @@ class TestParse(base.TestCase):
         vmip_conf.parse(conf, ['--config-file', str(path)], 'vmip')
         self.assertEqual(7, conf.reserve.hook_timeout)
         self.assertNotEqual(1234, conf.reserve.ttl)
+
+
+class TestWrongFiles(base.TestCase):
+    """Each program names what is wrong, in a line, and ends."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.directory / 'vmip.conf'
+        # none of them may begin its work
+        self.useFixture(fixtures.MockPatch('oslo_log.log.setup'))
+
+    def assertRefused(self, *says: str) -> None:
+        file = ['--config-file', str(self.path)]
+        for main, status in (
+                (lambda: agent.main(file), 1),
+                (lambda: common.run('vmip-listener', self.fail, file), 1),
+                (lambda: manage.main([*file, 'address', 'list']), 1),
+                (lambda: status_.main([*file, 'upgrade', 'check']), 255)):
+            out = io.StringIO()
+            with contextlib.redirect_stderr(out):
+                self.assertEqual(status, main())
+            for text in says:
+                self.assertIn(text, out.getvalue())
+            self.assertEqual(1, out.getvalue().count('\n'), out.getvalue())
+        vmip_conf.load.cache_clear()
+        error = self.assertRaises(exceptions.ConfigError, vmip_conf.load,
+                                  str(self.path))
+        self.assertIn(str(self.path), str(error))
+
+    def test_missing(self) -> None:
+        self.assertRefused(str(self.path), 'see that the file exists')
+
+    def test_folder(self) -> None:
+        self.path.mkdir()
+        self.assertRefused(str(self.path), 'Is a directory')
+
+    def test_no_text(self) -> None:
+        self.path.write_bytes(b'\xff\xfe\0secret')
+        self.assertRefused('not text in UTF-8')
+
+    def test_no_option(self) -> None:
+        self.path.write_text('[reserve]\nsecret\n')
+        self.assertRefused(f'{self.path}:2')
+
+    def test_value(self) -> None:
+        for group, name, value, says in (
+                ('agent', 'probe_count', 'many', "'many'"),
+                ('reclaimer', 'work_interval', 'soon', "'soon'"),
+                ('reserve', 'ttl', '-1', 'greater than or equal to 10')):
+            self.path.write_text(f'[{group}]\n{name} = {value}\n')
+            error = self.assertRaises(
+                exceptions.ConfigError, common.setup, 'vmip',
+                ['--config-file', str(self.path)])
+            self.assertRegex(str(error), rf'^\[{group}\] {name}: .*{says}$')

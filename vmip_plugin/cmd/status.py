@@ -168,11 +168,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     conf = vmip_conf.new()
     try:
-        return int(upgradecheck.main(
-            conf, 'vmip', Checks(conf),
-            list(sys.argv[1:] if argv is None else argv),
-            default_config_files=[vmip_conf.path()]))
-    except cfg.Error as exc:
+        with vmip_conf.reading():
+            return int(upgradecheck.main(
+                conf, 'vmip', Checks(conf),
+                list(sys.argv[1:] if argv is None else argv),
+                default_config_files=[vmip_conf.path()]))
+    except exceptions.ConfigError as exc:
         print(f'vmip-status: {exc}', file=sys.stderr)
         return 255
 

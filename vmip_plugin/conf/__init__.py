@@ -12,7 +12,8 @@
 
 """Configuration: a ConfigOpts of our own, never a host service's CONF."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import functools
 import os
 import pwd
@@ -65,15 +66,42 @@ def parse(conf: cfg.ConfigOpts, args: Sequence[str], prog: str) -> None:
     :raises SystemExit: from oslo.config, for a wrong command line.
     :raises ConfigError: a file cannot be read or has a wrong value.
     """
-    try:
+    with reading():
         # no vmip.conf.d: host services read the one file alone
         conf(list(args), project='vmip', prog=prog, default_config_dirs=[],
              version=version.version_string())
         check_values(conf)
-    except (cfg.ConfigFilesNotFoundError, cfg.ConfigFileParseError,
-            cfg.ConfigFileValueError, cfg.ConfigFilesPermissionDeniedError,
-            cfg.RequiredOptError) as exc:
-        raise exceptions.ConfigError(_told(exc)) from None
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Say in words of ours what is wrong with a file of oslo.config's.
+
+    :raises ConfigError: it cannot be read or understood. The message has no
+        line of it.
+    """
+    try:
+        yield
+    except (cfg.ConfigFilesNotFoundError,
+            cfg.ConfigFilesPermissionDeniedError) as exc:
+        name = exc.config_files[0]
+        why = ('cannot be read' if os.path.exists(name)
+               else 'is not there or cannot be reached')
+        raise exceptions.ConfigError(
+            f'{name} {why} by the user {_user()}: see that the file exists '
+            'and that this user may read it') from None
+    except OSError as exc:
+        raise exceptions.ConfigError(
+            f'{exc.filename} cannot be read: {exc.strerror}') from None
+    except UnicodeDecodeError:
+        raise exceptions.ConfigError(
+            'the configuration file is not text in UTF-8') from None
+    except cfg.ConfigFileParseError as exc:
+        # without the line that it quotes
+        raise exceptions.ConfigError(
+            re.sub(r": '.*", '', str(exc), flags=re.DOTALL)) from None
+    except cfg.Error as exc:
+        raise exceptions.ConfigError(str(exc)) from None
 
 
 def check_values(conf: cfg.ConfigOpts) -> None:
@@ -100,6 +128,10 @@ def _value(values: Mapping[str, Any], name: str, option: str) -> Any:
         raise exceptions.ConfigError(
             f'{option}: oslo.config takes a $ for the beginning of another '
             'option\'s name: write $$ for a $') from None
+    except cfg.ConfigFileValueError as exc:
+        raise exceptions.ConfigError(
+            f'{option}: {str(exc).partition("is not valid: ")[2] or exc}'
+        ) from exc
     except cfg.Error as exc:
         raise exceptions.ConfigError(str(exc)) from exc
 
@@ -115,18 +147,14 @@ def load(path: str = DEFAULT_FILE) -> cfg.ConfigOpts:
     """
     conf = new()
     try:
-        conf([], project='vmip', default_config_files=[path],
-             default_config_dirs=[])
-        check_values(conf)
-    except (cfg.ConfigFilesNotFoundError,
-            cfg.ConfigFilesPermissionDeniedError):
-        why = ('cannot be read' if os.path.exists(path)
-               else 'is not there or cannot be reached')
-        raise exceptions.ConfigError(
-            f'{path} {why} by the user {_user()}: see that the file exists '
-            'and that this user may read it') from None
-    except (cfg.Error, exceptions.ConfigError) as exc:
-        raise exceptions.ConfigError(f'{path}: {_told(exc)}') from None
+        with reading():
+            conf([], project='vmip', default_config_files=[path],
+                 default_config_dirs=[])
+            check_values(conf)
+    except exceptions.ConfigError as exc:
+        if str(exc).startswith(path):
+            raise
+        raise exceptions.ConfigError(f'{path}: {exc}') from None
     return conf
 
 
@@ -135,10 +163,3 @@ def _user() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
-
-
-def _told(exc: Exception) -> str:
-    """Return an error's words without a line of the file it quotes."""
-    if isinstance(exc, cfg.ConfigFileParseError):
-        return re.sub(r": '.*", '', str(exc), flags=re.DOTALL)
-    return str(exc)
