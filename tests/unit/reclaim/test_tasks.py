@@ -24,6 +24,7 @@ from vmip_plugin.dhcp import work
 from vmip_plugin import exceptions
 from vmip_plugin.inventory import api
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 from vmip_plugin.reclaim import tasks
 
 State = base.State
@@ -281,6 +282,26 @@ class TestCheck(ReclaimerTestCase):
 
 
 class TestWork(ReclaimerTestCase):
+
+    def test_reuse_delay_is_over(self) -> None:
+        self.inventory.change_pool('pool', reuse_delay=60)
+        self.ports(2)
+        for number in range(2):
+            self.inventory.release_address(
+                base.SUBNET, base.ip(A) + number, 'deleted',
+                states.Evidence.COMMITTED)
+        self.reclaimer.work()
+        self.assertEqual(State.QUARANTINED, self.state(A))
+        self.said()
+        self.clock.forward(60)
+        for rehearse, outcome, state in (
+                (True, tasks.WOULD, State.QUARANTINED),
+                (False, tasks.DONE, State.FREE)):
+            found = self.new_reclaimer(rehearse).work()
+            self.assertEqual((2, 2), (found.done, found.found))
+            self.assertEqual([('work', '2 addresses', 'free', outcome)],
+                             self.said())
+            self.assertEqual(state, self.state(A))
 
     def work(self, seconds: float) -> None:
         self.clock.forward(seconds)
