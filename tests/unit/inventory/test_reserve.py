@@ -25,6 +25,7 @@ from vmip_plugin.inventory import clock
 from vmip_plugin.inventory import models
 from vmip_plugin.inventory import pools
 from vmip_plugin.inventory import records
+from vmip_plugin.inventory import states
 
 ip = base.ip
 State = base.State
@@ -347,6 +348,27 @@ class TestQuarantine(base.TestCase):
         self.assertEqual(['10.0.0.11'], base.addresses(self.reserve()))
         self.assertEqual(State.QUARANTINED, self.state('10.0.0.10'))
         self.assertEqual(['10.0.0.10'], base.addresses(self.reserve()))
+
+
+class TestAllowance(base.TestCase):
+
+    def test_first_address_of_a_pool_is_one_for_the_ports(self) -> None:
+        self.pool('10.0.0.10', '10.0.0.11')
+        self.claim(1, address=ip('10.0.0.10'))
+        self.claim(2, address=ip('10.0.0.11'))
+        wanted = [records.Wanted(base.NETWORK, ('web',))]
+        allowance = records.Allowance(0, 100)
+        requester = records.Requester('req-1', base.PROJECT)
+        self.assertRaises(exceptions.PoolExhausted, self.inventory.reserve,
+                          requester, wanted, 600, allowance)
+        self.inventory.release_address(
+            base.SUBNET, ip('10.0.0.10'), 'deleted',
+            states.Evidence.COMMITTED)
+        for item in self.inventory.work():
+            self.inventory.work_done(item)
+        self.assertEqual(State.FREE, self.state('10.0.0.10'))
+        self.assertEqual([], self.inventory.reserve(
+            requester, wanted, 600, allowance))
 
 
 class TestHeldNames(base.TestCase):
