@@ -298,6 +298,10 @@ class Lab(testtools.TestCase):
             run('ip', '-n', self.host, 'link', 'set', 'tap-dhcp', 'master',
                 'br0', 'up')
             run('ip', '-n', namespace, 'link', 'set', 'eth0', 'up')
+            # a guest that forges its frames does not lead the bridge astray
+            run('bridge', '-n', self.host, 'fdb', 'replace',
+                self._mac(namespace, 'eth0'), 'dev', 'tap-dhcp', 'master',
+                'static')
         run('ip', '-n', namespace, 'addr', 'add', f'{SERVER}/24', 'dev',
             interface)
         self.dhcp_namespace = namespace
