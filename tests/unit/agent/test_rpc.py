@@ -165,7 +165,7 @@ class BusTest(testtools.TestCase):
         with mock.patch.object(self.agents['two'], 'hear', hear):
             threading.Timer(1, late.set).start()
             self.assertEqual({address: True},
-                             self.client.probe([address], 10))
+                             self.client.probe([address], 120))
 
     def test_an_agent_that_never_answers(self) -> None:
         address = ipaddress.ip_address('10.66.1.1')

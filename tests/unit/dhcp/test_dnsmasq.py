@@ -97,7 +97,7 @@ class Base(testtools.TestCase):
                                     self.root])
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not ((self.root / 'pid').exists()
                    and (self.root / 'pid').read_text().endswith('\n')):
             self.assertLess(time.monotonic(), end)

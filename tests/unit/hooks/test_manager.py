@@ -307,7 +307,7 @@ class TestTime(ManagerTestCase):
 
     def test_over_for_a_request_of_no_concern(self) -> None:
         """It goes on without that hook, whatever on_error says."""
-        one, two, three = self.load(hook_timeout=0.1)
+        one, two, three = self.load(hook_timeout=2)
         two.act = self.hang(hooks.AskFor((A,), 'late'))
         asked: list[hooks.Request] = []
         self.patch(two, 'concerns', lambda request: bool(
@@ -321,7 +321,7 @@ class TestTime(ManagerTestCase):
         self.assertEqual([('late', 503)], self.settled(two))
 
     def test_over_and_it_cannot_tell_of_what_concern(self) -> None:
-        _, two, _ = self.load(hook_timeout=0.1)
+        _, two, _ = self.load(hook_timeout=2)
         two.act = self.hang()
         self.patch(two, 'concerns', raiser(ZeroDivisionError()))
         self.assertEqual(503, self.refused().status)

@@ -414,7 +414,7 @@ class FakeTransportTestCase(ListenerTestCase):
                 message.message['payload'])
 
     def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not condition():
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)

@@ -439,7 +439,7 @@ class TestAway(MassTestCase):
         self.boot(1)
         self.stub.hanging = threading.Event()
         self.addCleanup(self.stub.hanging.set)
-        self.cloud = vmip_cloud.Cloud(self.conf, timeout=0.5)
+        self.cloud = vmip_cloud.Cloud(self.conf, timeout=3)
         self.reclaimer = tasks.Reclaimer(
             self.conf, self.inventory, self.worker, self.cloud,
             patience=None)
