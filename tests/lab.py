@@ -215,7 +215,7 @@ class Process(Managed):
             if self.process.poll() is None:
                 self.process.send_signal(how)
             try:
-                self.process.wait(PATIENCE)
+                self.process.wait(10)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
